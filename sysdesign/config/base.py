@@ -1,0 +1,38 @@
+"""Which model is tuned: a tiny one built on the spot, or one of the hub's Qwen vision-language families."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sysdesign.config.section import Section
+
+
+class TinyBase(Section):
+    """A real Qwen2-VL architecture of under a million parameters with a local tokenizer: rehearsals need no network."""
+
+    kind: Literal["tiny"] = "tiny"
+    family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"] = "qwen2_vl"
+    """Architecture family."""
+    hidden: int = Field(default=256, ge=256, le=1024, multiple_of=256)
+    """Width; k-quants need multiples of 256."""
+    layers: int = Field(default=2, ge=2, le=8)
+    """Decoder layers."""
+    vocabulary: int = Field(default=1536, ge=512, le=8192)
+    """Byte-pair tokens besides the special ones."""
+
+
+class HubBase(Section):
+    """A published model; the commit is pinned so that a rerun is the same model."""
+
+    kind: Literal["hub"] = "hub"
+    name: str = "Qwen/Qwen2-VL-7B-Instruct"
+    """Repository on the Hugging Face hub, or a local folder in the same layout."""
+    revision: str = "main"
+    """Branch, tag or commit."""
+    family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"] = "qwen2_vl"
+    """Architecture family."""
+
+
+BaseConfig = Annotated[TinyBase | HubBase, Field(discriminator="kind")]
