@@ -1,0 +1,89 @@
+"""How a model is asked, scored and judged, and what it takes to be promoted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sysdesign.config.section import Section
+
+
+class Gate(Section):
+    """The numbers a promotion stands on. They belong to the experiment, not to the result: set them before looking."""
+
+    margin: float = Field(default=0.03, ge=0, le=1)
+    """The gain in probe score that the lower confidence bound must exceed."""
+    alpha: float = Field(default=0.05, gt=0, le=0.5)
+    """Chance of promoting a model that is not better, over all attempts on one probe set together."""
+    worthwhile_gain: float = Field(default=0.10, gt=0, le=1)
+    """The true gain that the probe set should be able to show; the power statement is about this gain."""
+    power: float = Field(default=0.80, gt=0.5, lt=1)
+    """Wanted chance to promote a model that has the worthwhile gain."""
+    non_inferiority: float = Field(default=0.05, ge=0, le=1)
+    """How much worse the headline prompts may score, at the confidence bound."""
+    hallucination: float = Field(default=0.02, ge=0, le=1)
+    """How much the rate of invented components may rise, at the confidence bound."""
+    format_validity: float = Field(default=0.95, ge=0, le=1)
+    """Share of asked-for JSON, edge lists and boxes that must parse."""
+    regression: float = Field(default=0.10, ge=0, le=1)
+    """How much worse any one kind of question may score, at the confidence bound."""
+    draws: int = Field(default=20_000, ge=1_000, le=1_000_000)
+    """Bootstrap resamples."""
+    max_attempts: int = Field(default=8, ge=1, le=100)
+    """Evaluations on one probe set after which it is spent and a new one is needed."""
+
+
+class NoJudge(Section):
+    """Free answers are scored by rules alone, and the report says that no judge was run."""
+
+    kind: Literal["none"] = "none"
+
+
+class ChatJudge(Section):
+    """A language model compares the two answers to every headline prompt, twice, with positions swapped."""
+
+    kind: Literal["claude", "openai_http"]
+    model: str
+    """Exact model id, without a moving alias."""
+    base_url: str = ""
+    """Address ending in /v1 (openai_http only)."""
+    key_env: str = ""
+    """Name of the environment variable that holds the API key; empty for a local server."""
+    family: str = ""
+    """Maker of the judge; must differ from the teacher's, or the judge is refused."""
+    max_tokens: int = Field(default=1500, ge=64, le=16_384)
+    """Longest verdict."""
+    usd_per_million_input: float = Field(default=0.0, ge=0)
+    """Price of prompt tokens; 0 for a local server."""
+    usd_per_million_output: float = Field(default=0.0, ge=0)
+    """Price of answer tokens; 0 for a local server."""
+
+
+class EvaluateConfig(Section):
+    """Base and tuned model on the same questions with the same settings."""
+
+    through: Literal["llamacpp", "transformers"] = "llamacpp"
+    """Ask the files that will ship, or the adapter on the base through transformers."""
+    quant: str = Field(default="", pattern=r"^[a-z0-9_]*$")
+    """Which GGUF to ask, as in model-<quant>.gguf; empty when the export holds only one."""
+    max_probes: int = Field(default=0, ge=0, le=100_000)
+    """Ask at most this many probes, spread evenly over their graphs; 0 asks all."""
+    probe_tokens: int = Field(default=768, ge=1, le=32_768)
+    """Longest answer to a probe."""
+    headline_tokens: int = Field(default=2048, ge=1, le=32_768)
+    """Longest answer to a headline prompt."""
+    context_tokens: int = Field(default=8192, ge=512, le=131_072)
+    """Context of the server: prompt, picture and answer."""
+    controls: int = Field(default=60, ge=0, le=100_000)
+    """Probes repeated without the picture, with the graph as text, with permuted names, and with an absent component."""
+    group: int = Field(default=8, ge=1, le=512)
+    """Conversations a batch (transformers)."""
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Weights through transformers."""
+    gate: Gate = Gate()
+    """What it takes to be promoted."""
+    judge: Annotated[NoJudge | ChatJudge, Field(discriminator="kind")] = NoJudge()
+    """Who compares free answers."""
+    report_probes: int = Field(default=60, ge=0, le=2_000)
+    """Probes shown in full in the report, those that differ most first."""
