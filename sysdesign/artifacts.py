@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -81,7 +80,9 @@ def hash_files(folder: Path) -> tuple[FileEntry, ...]:
         with path.open("rb") as data:
             entries.append(
                 FileEntry(
-                    path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=hashlib.file_digest(data, "sha256").hexdigest()
+                    path=path.relative_to(folder).as_posix(),
+                    size=path.stat().st_size,
+                    sha256=hashlib.file_digest(data, "sha256").hexdigest(),
                 )
             )
     return tuple(sorted(entries, key=lambda entry: entry.path))
@@ -181,13 +182,19 @@ class Store:
                 ) from None
             raise
 
+    def discard(self, stage: str, key: str) -> None:
+        """Remove the artefact of that key, manifest first, so that a kill in between leaves nothing that looks whole."""
+        folder = self.folder(stage, key)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
     def commit(self, work: Path, manifest: Manifest) -> Artifact:
         """Write the manifest and rename the working folder into place: from here on the artefact exists."""
         partial = work / (MANIFEST + ".tmp")
         partial.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, work / MANIFEST)
+        partial.replace(work / MANIFEST)
         folder = self.folder(manifest.stage, manifest.key)
-        os.replace(work, folder)
+        work.replace(folder)
         return Artifact(manifest.stage, manifest.key, manifest.digest, folder, manifest)
 
 

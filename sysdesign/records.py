@@ -193,7 +193,7 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> int:
         for record in records:
             out.write(record.model_dump_json(exclude_defaults=True) + "\n")
             count += 1
-    os.replace(partial, path)
+    partial.replace(path)
     return count
 
 

@@ -1,0 +1,40 @@
+"""The main job: every stage in order, from seed prompts to a registered model that answers, in one MLflow parent run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.command import ROOT, command, line, open_store, run_stage
+from sysdesign.config.root import Config
+
+
+def everything(config: Config, profile: str) -> None:
+    """Run or reuse each stage as a child run; ends with what was registered and how to talk to it."""
+    from sysdesign import flow
+    from sysdesign.tracking import runs
+
+    client = runs.connect(ROOT)
+    store = open_store(config)
+    with runs.run(client, f"all ({profile})", tags={"sysdesign.stage": "all", "sysdesign.profile": profile}) as parent:
+        parent.params({"profile": profile, "seed": config.seed})
+        print(f"run {parent.run}, artefacts in {_near(store.root)}", flush=True)
+        notes = []
+        for name in flow.STAGES:
+            with runs.run(client, name, parent=parent.run, tags={"sysdesign.profile": profile}) as log:
+                outcome, _ = run_stage(name, config, profile, store, log, alone=False)
+                parent.metrics({**outcome.artifact.manifest.metrics, f"{name}/seconds": outcome.seconds})
+            print(line(outcome), flush=True)
+            notes.append(f"- **{name}**{' (in the store)' if outcome.cached else ''}: {outcome.artifact.manifest.note}")
+        parent.tags({"mlflow.note.content": "\n".join(notes)})
+    model = config.runtime.registered_model
+    print(f"\nregistered: models:/{model}@challenger   ask it: python -m pipelines.chat   compare runs: mlflow ui", flush=True)
+
+
+def _near(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    from sysdesign.flow import STAGES
+
+    command(__doc__ or "", ("seed", *STAGES, "runtime"), everything)

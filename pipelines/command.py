@@ -1,0 +1,144 @@
+"""One stage as a command: flags in, one MLflow run out, every error one line.
+
+This is where stages, store and tracking are wired together; the stages themselves know none of it. Anything heavy is
+imported after the flags are checked, so a typo answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not (3, 11) <= sys.version_info[:2] <= (3, 12):
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit(f"python: must be 3.11 or 3.12 (got '{found}') - make an environment with one of them: uv venv --python 3.11 .venv")
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sysdesign.config.root import Config
+from sysdesign.errors import ConfigError, SysdesignError
+from sysdesign.profiles import CONF, fields, resolve
+
+if TYPE_CHECKING:
+    from sysdesign.artifacts import Artifact, Store
+    from sysdesign.flow import Outcome
+    from sysdesign.tracking.runs import RunLog
+
+ROOT = Path(__file__).parents[1]
+DEFAULT_PROFILE = "rehearsal"
+
+
+def main(stage: str, about: str, argv: Sequence[str] | None = None) -> None:
+    """`python -m pipelines.<stage>`: run that stage alone on inputs that are already made."""
+    command(about, ("seed", stage, "runtime"), lambda config, profile: _one(stage, config, profile), argv)
+
+
+def command(about: str, sections: Sequence[str], run: Callable[[Config, str], None], argv: Sequence[str] | None = None) -> None:
+    """Parse flags, resolve the configuration, run; exits with the error's code after printing it as one line."""
+    with errors_as_lines():
+        profile, flags = parse(list(sys.argv[1:] if argv is None else argv), about, sections)
+        run(resolve(Config, profile, flags), profile)
+
+
+@contextmanager
+def errors_as_lines() -> Iterator[None]:
+    """The one place where the project's errors are caught."""
+    try:
+        yield
+    except SysdesignError as err:
+        print(f"error: {err}", file=sys.stderr)
+        sys.exit(err.exit_code)
+    except KeyboardInterrupt:
+        print("stopped: what was finished is kept; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(argv: list[str], about: str, sections: Sequence[str], own: dict[str, str] | None = None) -> tuple[str, dict[str, str]]:
+    """(profile, dotted flags) of a command line; `--help` prints and exits.
+
+    `own` are plain flags of this command with their help. Raises ConfigError for a flag without a value.
+    """
+    profile, flags, rest = DEFAULT_PROFILE, {}, list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-h", "--help"):
+            print(usage(about, sections, own or {}))
+            sys.exit(0)
+        name, equals, value = word.partition("=")
+        if not name.startswith("--") or name == "--":
+            raise ConfigError("command line", "takes --profile NAMES and --section.field VALUE", "see --help", word)
+        if not equals:
+            if not rest:
+                raise ConfigError(name, "needs a value", f"write {name} VALUE", word)
+            value = rest.pop(0)
+        if name == "--profile":
+            profile = value
+        else:
+            flags[name.removeprefix("--")] = value
+    return profile, flags
+
+
+def usage(about: str, sections: Sequence[str], own: dict[str, str]) -> str:
+    """The help text: what the command does, the profiles, and every field of its sections."""
+    lines = [about.strip(), "", "profiles (--profile a,b; later ones win):"]
+    for path in sorted(CONF.glob("*.yaml")):
+        with path.open(encoding="utf-8") as text:
+            lines.append(f"  {path.stem:18} {text.readline().lstrip('# ').strip()}")
+    lines += ["", "fields (default in brackets):"]
+    lines += [f"  --{name:40} {text}" for name, text in own.items()]
+    for field in fields(Config):
+        if field.path.split(".")[0] in sections:
+            lines.append(f"  --{field.path:40} {field.help} {field.type} [{field.default}]")
+    return "\n".join(lines)
+
+
+def open_store(config: Config) -> Store:
+    """The artefact store of this configuration."""
+    from sysdesign.artifacts import Store
+
+    return Store((ROOT / config.runtime.store).resolve())
+
+
+def run_stage(name: str, config: Config, profile: str, store: Store, log: RunLog, *, alone: bool) -> tuple[Outcome, dict[str, Artifact]]:
+    """Make or reuse one stage within an open MLflow run and record it there."""
+    from sysdesign import flow
+    from sysdesign.tracking import lineage
+
+    stage = flow.find_stage(name)
+    inputs = flow.inputs_of(stage, config, store, profile, lambda s, k: lineage.fetch(log.client, store, s, k))
+    log.params({"profile": profile, "seed": config.seed, **flow.flat(getattr(config, name), name)})
+
+    def function(*args: Any, **kwargs: Any) -> Any:  # imported only when the stage has to run
+        return getattr(importlib.import_module(f"sysdesign.{name}.stage"), name)(*args, **kwargs)
+
+    if not store.find(name, flow.address(stage, config, inputs)):
+        with_key = lineage.fetch(log.client, store, name, flow.address(stage, config, inputs))
+        if with_key:
+            print(f"{name:14} fetched from the tracking server", flush=True)
+    outcome = flow.run(stage, function, config, store, inputs, log, fresh=alone and stage.acts)
+    lineage.record(log, outcome, inputs, push=config.runtime.push)
+    if name == "evaluate":
+        from sysdesign.tracking import registry
+
+        registry.register(log, config.runtime.registered_model, outcome.artifact, inputs)
+    return outcome, inputs
+
+
+def line(outcome: Outcome) -> str:
+    """One line about a finished stage."""
+    how = "in the store" if outcome.cached else f"{outcome.seconds:7.1f} s"
+    note = outcome.artifact.manifest.note.partition("\n")[0]
+    return f"{outcome.artifact.stage:14} {how:>12}   {outcome.artifact.path.name}   {note}"
+
+
+def _one(name: str, config: Config, profile: str) -> None:
+    from sysdesign.tracking import runs
+
+    client = runs.connect(ROOT)
+    store = open_store(config)
+    with runs.run(client, f"{name} ({profile})", tags={"sysdesign.stage": name, "sysdesign.profile": profile}) as log:
+        outcome, _ = run_stage(name, config, profile, store, log, alone=True)
+    print(line(outcome))

@@ -1,0 +1,179 @@
+"""Turns `conf/*.yaml` profiles and dotted flags into one checked Config: defaults < profiles left to right < flags.
+
+Every problem is reported at once, with the file or flag that set it, the value, and the nearest field that exists. A
+union block whose `kind` changes is replaced, never mixed with the fields of the kind before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from sysdesign.errors import ConfigError
+
+CONF = Path(__file__).parents[1] / "conf"
+Path_ = tuple[str, ...]
+
+
+class Field(typing.NamedTuple):
+    """One flag: its dotted path, the type as a person reads it, its default and its help."""
+
+    path: str
+    type: str
+    default: Any
+    help: str
+
+
+def resolve(root: type[BaseModel], profile: str, flags: Mapping[str, str], conf: Path = CONF) -> Any:
+    """A `root` instance from comma-separated profile names and dotted flags.
+
+    Raises ConfigError listing every unknown profile, unreadable file, mistyped field and bad value, one a line.
+    """
+    tree: dict[str, Any] = {}
+    origin: dict[Path_, str] = {}
+    names = [name.strip() for name in profile.split(",") if name.strip()]
+    for name in names:
+        _overlay(tree, _read_profile(name, conf), f"conf/{name}.yaml", origin, root)
+    for path, text in flags.items():
+        if path in ("", ".") or any(not part for part in path.split(".")):
+            raise ConfigError(f"--{path}", "a flag is a dotted path such as --train.lora.rank", "see --help for all of them")
+        leaf: Any = _parse(text)
+        for part in reversed(path.split(".")):
+            leaf = {part: leaf}
+        _overlay(tree, leaf, f"--{path}", origin, root)
+    try:
+        return root.model_validate(tree)
+    except ValidationError as err:
+        problems = sorted({_explain(root, tree, dict(problem), origin) for problem in err.errors()})
+        first, *rest = problems
+        raise _joined(first, rest) from None
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
+    """Every leaf field below `model` in declaration order; each kind of a union block is listed once."""
+    for name, info in model.model_fields.items():
+        path = f"{prefix}{name}"
+        blocks = _blocks(info)
+        if not blocks:
+            default = info.get_default(call_default_factory=True)
+            yield Field(path, _type_name(info), None if default is PydanticUndefined else default, info.description or "")
+            continue
+        seen: set[str] = set()
+        for block in blocks:
+            for field in fields(block, path + "."):
+                if field.path not in seen:
+                    seen.add(field.path)
+                    yield field
+
+
+def _read_profile(name: str, conf: Path) -> dict[str, Any]:
+    path = conf / f"{name}.yaml"
+    if "/" in name or not path.is_file():
+        known = sorted(p.stem for p in conf.glob("*.yaml"))
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(
+            "--profile", f"must name files in conf/: {', '.join(known)}", f"{hint}write --profile {near[0] if near else 'rehearsal'}", name
+        )
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+        raise ConfigError(f"conf/{path.name}", f"must be readable YAML ({str(err).splitlines()[0]})", "mend or restore the file") from None
+    if not isinstance(loaded or {}, dict):
+        raise ConfigError(f"conf/{path.name}", "must be a mapping of sections", "see conf/rehearsal.yaml", loaded)
+    return loaded or {}
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.safe_load(text) if text.strip() else text
+    except yaml.YAMLError:
+        return text
+
+
+def _overlay(
+    tree: dict[str, Any], layer: Mapping[str, Any], source: str, origin: dict[Path_, str], model: type[BaseModel] | None, at: Path_ = ()
+) -> None:
+    for name, value in layer.items():
+        here = (*at, str(name))
+        info = model.model_fields.get(str(name)) if model else None
+        blocks = _blocks(info) if info else []
+        if isinstance(value, Mapping) and (blocks or not info):
+            old = tree.get(str(name))
+            old = old if isinstance(old, dict) else {}
+            kind = value.get("kind")
+            if len(blocks) > 1:
+                default = getattr(info.get_default(call_default_factory=True), "kind", None) if info else None
+                kind = kind or old.get("kind") or default
+                if old and old.get("kind", default) != kind:
+                    old = {}
+                old = {"kind": kind} | old
+            tree[str(name)] = old
+            block = next((b for b in blocks if len(blocks) == 1 or kind in typing.get_args(b.model_fields["kind"].annotation)), None)
+            origin[here] = source
+            _overlay(old, value, source, origin, block, here)
+        else:
+            tree[str(name)] = value
+            origin[here] = source
+
+
+def _blocks(info: FieldInfo) -> list[type[BaseModel]]:
+    """The nested models a field may hold: several when it is a union discriminated by `kind`; none for plain values."""
+    found: list[type[BaseModel]] = []
+
+    def visit(annotation: Any) -> None:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found.append(annotation)
+        elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+            for option in typing.get_args(annotation):
+                visit(option)
+        elif typing.get_origin(annotation) is typing.Annotated:
+            visit(typing.get_args(annotation)[0])
+
+    visit(info.annotation)
+    return found
+
+
+def _explain(root: type[BaseModel], tree: Any, problem: Mapping[str, Any], origin: Mapping[Path_, str]) -> tuple[str, str, str, Any]:
+    """(where, law, what to do, value) of one pydantic error."""
+    path: list[str] = []
+    node = tree
+    for part in problem["loc"]:
+        if isinstance(node, dict) and str(part) not in node and node.get("kind") == part:
+            continue  # pydantic names the tag of a union; it is no field
+        path.append(str(part))
+        node = node.get(part) if isinstance(node, dict) else None
+    dotted = ".".join(path)
+    source = next((origin[tuple(path[:n])] for n in range(len(path), 0, -1) if tuple(path[:n]) in origin), "defaults")
+    where = source if source == f"--{dotted}" else f"{source}: {dotted}"
+    known = [field.path for field in fields(root)]
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(dotted, known, 1, 0.6) or [p for p in known if p.endswith("." + path[-1])][:1]
+        return where, "is no field", f"did you mean {near[0]}?" if near else "see --help for all fields", problem["input"]
+    message = problem["msg"].removeprefix("Value error, ")
+    return where, message[0].lower() + message[1:], "set a value that fits, or leave it out for the default", problem["input"]
+
+
+def _joined(first: tuple[str, str, str, Any], rest: Sequence[tuple[str, str, str, Any]]) -> ConfigError:
+    error = ConfigError(first[0], first[1], first[2], first[3])
+    if rest:
+        lines = [str(error), *(str(ConfigError(where, law, do, got)) for where, law, do, got in rest)]
+        error.args = ("\n".join(lines),)
+    return error
+
+
+def _type_name(info: FieldInfo) -> str:
+    annotation = info.annotation
+    if typing.get_origin(annotation) is typing.Literal:
+        return "|".join(str(option) for option in typing.get_args(annotation))
+    name = getattr(annotation, "__name__", None) if typing.get_origin(annotation) is None else None
+    return name or str(annotation).replace("typing.", "").replace("NoneType", "None")
