@@ -76,15 +76,10 @@ def key_of(stage: str, version: int, config: dict[str, Any], seed: int, prompts:
 def hash_files(folder: Path) -> tuple[FileEntry, ...]:
     """Entries of every file below `folder` but the manifest, sorted by path."""
     entries = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+    for path in (p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
         with path.open("rb") as data:
-            entries.append(
-                FileEntry(
-                    path=path.relative_to(folder).as_posix(),
-                    size=path.stat().st_size,
-                    sha256=hashlib.file_digest(data, "sha256").hexdigest(),
-                )
-            )
+            sha256 = hashlib.file_digest(data, "sha256").hexdigest()
+        entries.append(FileEntry(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256))
     return tuple(sorted(entries, key=lambda entry: entry.path))
 
 
@@ -188,36 +183,14 @@ class Store:
         (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def commit(self, work: Path, manifest: Manifest) -> Artifact:
-        """Write the manifest and rename the working folder into place: from here on the artefact exists."""
+    def commit(self, work: Path, **about: Any) -> Artifact:
+        """Hash every file, write the manifest (`about`: its fields but files, digest and machine), rename the folder into place."""
+        files = hash_files(work)
+        made = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "machine": f"{platform.system()} {platform.machine()}"}
+        manifest = Manifest(files=files, digest=digest_of(files), **made, **about)
         partial = work / (MANIFEST + ".tmp")
         partial.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         partial.replace(work / MANIFEST)
         folder = self.folder(manifest.stage, manifest.key)
         work.replace(folder)
         return Artifact(manifest.stage, manifest.key, manifest.digest, folder, manifest)
-
-
-def build_manifest(
-    work: Path,
-    *,
-    stage: str,
-    version: int,
-    key: str,
-    seed: int,
-    config: dict[str, Any],
-    inputs: dict[str, str],
-    prompts: dict[str, str],
-    report: dict[str, Any],
-    note: str,
-    metrics: dict[str, float],
-    seconds: float,
-    commit: str | None,
-) -> Manifest:
-    """The manifest of a finished working folder; hashes every file once."""
-    files = hash_files(work)
-    return Manifest(
-        stage=stage, version=version, key=key, digest=digest_of(files), seed=seed, config=config, inputs=inputs, prompts=prompts,
-        report=report, note=note, metrics=metrics, files=files, created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(seconds, 2), commit=commit, machine=f"{platform.system()} {platform.machine()} Python {platform.python_version()}",
-    )  # fmt: skip

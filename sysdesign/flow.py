@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sysdesign.artifacts import Artifact, Store, build_manifest, key_of
+from sysdesign.artifacts import Artifact, Store, key_of
 from sysdesign.config.root import Config
 from sysdesign.errors import ArtifactError, ConfigError
 from sysdesign.prompts import prompt_hashes
@@ -42,7 +42,7 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("base", ()),
+        Stage("base", (), ("diagrams/seeds.v1.yaml", "student/system.v1.md")),
         Stage("diagrams", (), ("diagrams/seeds.v1.yaml", "evaluate/headline.v1.yaml")),
         Stage("conversations", ("diagrams",), ("diagrams/seeds.v1.yaml", "conversations/teacher.v1.md", "evaluate/headline.v1.yaml")),
         Stage("dataset", ("conversations", "diagrams", "base"), ("student/system.v1.md", "evaluate/headline.v1.yaml")),
@@ -131,14 +131,24 @@ def run(
         section = getattr(config, stage.name)
         report = function(section, seed=config.seed, out=work, log=log, runtime=config.runtime, **inputs)
         gc.collect()  # a stage may have held a model; the next one needs its memory
-        manifest = build_manifest(
-            work, stage=stage.name, version=stage.version, key=key, seed=config.seed, config=section.model_dump(mode="json"),
-            inputs={name: artifact.digest for name, artifact in inputs.items()}, prompts=prompt_hashes(stage.prompts),
-            report=report.model_dump(mode="json"), note=report.note(), metrics=report.metrics(), seconds=time.monotonic() - started, commit=git_commit(),
-        )  # fmt: skip
         if fresh:
             store.discard(stage.name, key)
-        return Outcome(store.commit(work, manifest), False, time.monotonic() - started)
+        made = store.commit(
+            work,
+            stage=stage.name,
+            version=stage.version,
+            key=key,
+            seed=config.seed,
+            config=section.model_dump(mode="json"),
+            inputs={name: artifact.digest for name, artifact in inputs.items()},
+            prompts=prompt_hashes(stage.prompts),
+            report=report.model_dump(mode="json"),
+            note=report.note(),
+            metrics=report.metrics(),
+            seconds=round(time.monotonic() - started, 2),
+            commit=git_commit(),
+        )
+        return Outcome(made, False, time.monotonic() - started)
 
 
 def git_commit() -> str | None:

@@ -79,11 +79,9 @@ def _read_profile(name: str, conf: Path) -> dict[str, Any]:
     path = conf / f"{name}.yaml"
     if "/" in name or not path.is_file():
         known = sorted(p.stem for p in conf.glob("*.yaml"))
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(
-            "--profile", f"must name files in conf/: {', '.join(known)}", f"{hint}write --profile {near[0] if near else 'rehearsal'}", name
-        )
+        near = (difflib.get_close_matches(name, known, 1) or [""])[0]
+        do = f"did you mean --profile {near}?" if near else "write --profile rehearsal"
+        raise ConfigError("--profile", f"must name files in conf/: {', '.join(known)}", do, name)
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:

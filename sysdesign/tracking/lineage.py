@@ -106,7 +106,8 @@ def fetch(client: MlflowClient, store: Store, stage: str, key: str) -> Artifact 
 
 def _search(client: MlflowClient, stage: str, key: str) -> list[Any]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    query = f"tags.`sysdesign.key` = '{key}' and tags.`sysdesign.stage` = '{stage}' and tags.`sysdesign.cached` = 'false' and status = 'FINISHED'"
+    tags = {"key": key, "stage": stage, "cached": "false"}
+    query = " and ".join([f"tags.`sysdesign.{name}` = '{value}'" for name, value in tags.items()] + ["status = 'FINISHED'"])
     return list(client.search_runs(experiments, query, max_results=5, order_by=["start_time DESC"]))
 
 
