@@ -141,6 +141,10 @@ class Architecture(Record):
 
         Directed WL hashes changed in networkx 3.5; the pin in pyproject.toml keeps them stable.
         """
+        import warnings
+
         import networkx
 
-        return networkx.weisfeiler_lehman_graph_hash(networkx.DiGraph(self.digraph()), node_attr="type", iterations=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # says what the line above says
+            return networkx.weisfeiler_lehman_graph_hash(networkx.DiGraph(self.digraph()), node_attr="type", iterations=3)
