@@ -1,0 +1,348 @@
+"""A strict stand-in for Ollama on loopback: blobs, manifests, names and errors as its server/routes.go and server/create.go do them.
+
+What the real one does and this one keeps: HEAD 200/404 and POST 201/200/400 for blobs, nothing kept of a blob that did not arrive
+whole, create as newline-delimited JSON whose errors may come after status 200, GGUF headers read at create, projector told apart by
+`general.type`, names alike whatever their case, `latest` as the default tag, manifests that survive a restart, layers of an overwritten
+or deleted name pruned when no other name uses them, streaming chat with counts in the last line, `truncate: false` refusing a long
+prompt. What it adds: an unknown request field is an error, so that a misspelt one cannot pass; every request is recorded.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+NAME = re.compile(r"^([a-zA-Z0-9_][a-zA-Z0-9_.-]*/)?[a-zA-Z0-9_][a-zA-Z0-9_.-]*(:[a-zA-Z0-9_][a-zA-Z0-9_.-]*)?$")
+CREATE = {"model", "files", "template", "system", "parameters", "requires", "stream", "license", "messages", "from"}
+CHAT = {"model", "messages", "stream", "options", "truncate", "shift", "format", "keep_alive", "think"}
+
+
+class Refused(Exception):
+    """A request that the server answers with an error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+
+
+class OllamaServer:
+    """Start with `with OllamaServer(folder) as server:`; `server.url` is where it listens. Its state lives in `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        version: str = "0.31.2",
+        answer: Callable[[str, list[dict[str, Any]]], str] = lambda name, messages: "Gateway\nOrders\nLedger",
+        drop_uploads_after: list[int] | None = None,
+        fail_after_headers: bool = False,
+        sees: bool = True,
+    ) -> None:
+        """`drop_uploads_after`: for each upload in turn, cut the connection after so many bytes (0 lets it through)."""
+        self.folder, self.version, self.answer, self.sees = folder, version, answer, sees
+        self.drops, self.fail_after_headers = list(drop_uploads_after or []), fail_after_headers
+        self.requests: list[tuple[str, str, int]] = []  # method, path, body bytes received
+        (folder / "blobs").mkdir(parents=True, exist_ok=True)
+        (folder / "manifests").mkdir(exist_ok=True)
+        self.lock = threading.RLock()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"ollama": self}))
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def __enter__(self) -> OllamaServer:
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    # names and manifests
+
+    def canonical(self, name: str) -> str:
+        if not NAME.match(name):
+            raise Refused(400, "invalid model name")
+        name = name if ":" in name else f"{name}:latest"
+        return next((known for known in self.names() if known.lower() == name.lower()), name)
+
+    def names(self) -> list[str]:
+        files = sorted((self.folder / "manifests").iterdir(), key=lambda f: f.stat().st_mtime_ns, reverse=True)
+        return [f.name.replace("%", ":").replace("^", "/") for f in files]
+
+    def _file(self, name: str) -> Path:
+        return self.folder / "manifests" / name.replace(":", "%").replace("/", "^")
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        file = self._file(self.canonical(name))
+        if not file.exists():
+            raise Refused(404, f"model '{name}' not found")
+        return dict(json.loads(file.read_text()))
+
+    def digest(self, name: str) -> str:
+        return hashlib.sha256(self._file(self.canonical(name)).read_bytes()).hexdigest()
+
+    def write(self, name: str, manifest: dict[str, Any]) -> None:
+        file = self._file(name)
+        old = json.loads(file.read_text()) if file.exists() else None
+        file.write_text(json.dumps(manifest, sort_keys=True))
+        if old:
+            self._prune(old)
+
+    def remove(self, name: str) -> None:
+        old = self.manifest(name)
+        self._file(self.canonical(name)).unlink()
+        self._prune(old)
+
+    def _prune(self, old: dict[str, Any]) -> None:
+        used = {layer["digest"] for name in self.names() for layer in self.manifest(name)["layers"]}
+        for layer in old["layers"]:
+            if layer["digest"] not in used:
+                self.blob(layer["digest"]).unlink(missing_ok=True)
+
+    def blob(self, digest: str) -> Path:
+        if not re.fullmatch(r"sha256[-:][0-9a-f]{64}", digest):
+            raise Refused(400, "invalid digest format")
+        return self.folder / "blobs" / digest.replace(":", "-")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    ollama: OllamaServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    do_GET = do_POST = do_DELETE = do_HEAD
+
+    def _serve(self) -> None:
+        routes: dict[tuple[str, str], Callable[[], None]] = {
+            ("GET", "/api/version"): lambda: self._json(200, {"version": self.ollama.version}),
+            ("GET", "/api/tags"): self._tags,
+            ("POST", "/api/show"): self._show,
+            ("POST", "/api/create"): self._create,
+            ("POST", "/api/copy"): self._copy,
+            ("DELETE", "/api/delete"): self._delete,
+            ("POST", "/api/chat"): self._chat,
+        }
+        self.received = 0
+        try:
+            if self.path.startswith("/api/blobs/") and self.command in ("HEAD", "POST"):
+                (self._head_blob if self.command == "HEAD" else self._post_blob)(self.path.rpartition("/")[2])
+            elif (self.command, self.path) in routes:
+                if self.path == "/api/chat":
+                    self._chat()  # slow: other requests go on
+                else:
+                    with self.ollama.lock:
+                        routes[self.command, self.path]()
+            else:
+                self._json(404, {"error": "404 page not found"})
+        except Refused as refused:
+            self._json(refused.status, {"error": refused.message})
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+        finally:
+            self.ollama.requests.append((self.command, self.path, self.received))
+
+    def _body(self, known: set[str]) -> dict[str, Any]:
+        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.received = len(raw)
+        if not raw:
+            raise Refused(400, "missing request body")
+        try:
+            body = json.loads(raw)
+        except ValueError as err:
+            raise Refused(400, str(err)) from None
+        if unknown := set(body) - known:
+            raise Refused(400, f"strict: unknown fields {sorted(unknown)}")
+        return dict(body)
+
+    def _json(self, status: int, payload: dict[str, Any] | None) -> None:
+        data = b"" if payload is None else json.dumps(payload).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json; charset=utf-8")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _lines(self) -> Callable[[dict[str, Any] | None], None]:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+        def send(event: dict[str, Any] | None) -> None:
+            data = b"" if event is None else json.dumps(event).encode() + b"\n"
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+            self.wfile.flush()
+
+        return send
+
+    # blobs
+
+    def _head_blob(self, digest: str) -> None:
+        self._json(200 if self.ollama.blob(digest).exists() else 404, None)
+
+    def _post_blob(self, digest: str) -> None:
+        path = self.ollama.blob(digest)
+        if path.exists():
+            self._json(200, None)
+            self.close_connection = True  # the body was not read
+            return
+        drop = self.ollama.drops.pop(0) if self.ollama.drops else 0
+        size, hashed = int(self.headers["Content-Length"]), hashlib.sha256()
+        partial = path.with_name(f"{path.name}.{threading.get_ident()}")
+        try:
+            with partial.open("wb") as out:
+                while self.received < size:
+                    block = self.rfile.read(min(1 << 20, size - self.received))
+                    if not block or (drop and self.received + len(block) > drop):
+                        self.connection.close()
+                        self.close_connection = True
+                        raise ConnectionResetError
+                    out.write(block)
+                    hashed.update(block)
+                    self.received += len(block)
+            got = f"sha256:{hashed.hexdigest()}"
+            if got != digest:
+                raise Refused(400, f'digest mismatch, expected "{digest}", got "{got}"')
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._json(201, None)
+
+    # models
+
+    def _create(self) -> None:
+        body = self._body(CREATE)
+        name = self.ollama.canonical(body["model"])
+        files = body.get("files") or {}
+        for file, digest in files.items():
+            if file.startswith("/") or ".." in file or "\\" in file or ":" in file:
+                raise Refused(400, f"file path must be relative: {file}")
+            self.ollama.blob(digest)
+        if "typical_p" in body.get("parameters", {}):
+            raise Refused(400, "typical_p is deprecated and cannot be set as a model parameter; pass it as a request option instead")
+        if not files:
+            raise Refused(400, "neither 'from' or 'files' was specified")
+        send = self._lines()
+        layers = []
+        for _, digest in sorted(files.items()):
+            send({"status": "parsing GGUF"})
+            blob = self.ollama.blob(digest)
+            if not blob.exists():
+                send({"error": f"open {blob}: no such file or directory"})
+                send(None)
+                return
+            try:
+                kind = _gguf_kind(blob)
+            except Exception as err:
+                send({"error": f"{err}"})
+                send(None)
+                return
+            layers.append({"mediaType": f"application/vnd.ollama.image.{kind}", "digest": digest, "size": blob.stat().st_size})
+        if self.ollama.fail_after_headers:
+            send({"error": "write manifest: no space left on device"})
+            send(None)
+            return
+        send({"status": "writing manifest"})
+        kept = {key: body.get(key) for key in ("template", "system", "parameters", "requires")}
+        self.ollama.write(name, {"layers": layers, **kept})
+        send({"status": "success"})
+        send(None)
+
+    def _show(self) -> None:
+        body = self._body({"model", "verbose", "system", "options"})
+        manifest = self.ollama.manifest(body["model"])
+        projector = any(layer["mediaType"].endswith("projector") for layer in manifest["layers"])
+        shown = {
+            "template": manifest["template"] or "", "system": manifest["system"] or "", "requires": manifest["requires"] or "",
+            "parameters": json.dumps(manifest["parameters"]), "capabilities": ["completion", *(["vision"] if projector else [])],
+            "details": {"format": "gguf", "family": "qwen2vl"}, "model_info": {"general.architecture": "qwen2vl"},
+        } | ({"projector_info": {"general.architecture": "clip"}} if projector else {})  # fmt: skip
+        self._json(200, {key: value for key, value in shown.items() if value != ""})  # empty strings are left out
+
+    def _tags(self) -> None:
+        listed = [
+            {
+                "name": name,
+                "model": name,
+                "digest": self.ollama.digest(name),
+                "size": sum(layer["size"] for layer in self.ollama.manifest(name)["layers"]),
+            }
+            for name in self.ollama.names()
+        ]
+        self._json(200, {"models": listed})
+
+    def _copy(self) -> None:
+        body = self._body({"source", "destination"})
+        try:
+            manifest = self.ollama.manifest(body["source"])
+        except Refused as refused:
+            raise Refused(refused.status, f'model "{body["source"]}" not found') from None
+        self.ollama.write(self.ollama.canonical(body["destination"]), manifest)
+        self._json(200, None)
+
+    def _delete(self) -> None:
+        body = self._body({"model", "name"})
+        self.ollama.remove(body.get("model") or body["name"])
+        self._json(200, None)
+
+    def _chat(self) -> None:
+        body = self._body(CHAT)
+        name = body["model"]
+        manifest = self.ollama.manifest(name)
+        context = int((manifest["parameters"] or {}).get("num_ctx", 4096))
+        tokens = 0
+        for message in body["messages"]:
+            if unknown := set(message) - {"role", "content", "images"}:
+                raise Refused(400, f"strict: unknown fields {sorted(unknown)}")
+            tokens += len(message["content"].encode()) // 4 + 4
+            for picture in message.get("images", []):
+                tokens += _picture_tokens(picture) if self.ollama.sees else 0
+        if tokens > context and body.get("truncate", True) is False:
+            raise Refused(400, f"the input length exceeds the context length (n_ctx = {context}, n_prompt_tokens = {tokens})")
+        text = self.ollama.answer(self.ollama.canonical(name), body["messages"])
+        words = re.findall(r"\S+\s*", text)
+        limit = int(body.get("options", {}).get("num_predict", len(words)))
+        base = {"model": name, "created_at": "2026-01-01T00:00:00Z"}
+        last = {
+            "done": True, "done_reason": "length" if len(words) > limit else "stop", "prompt_eval_count": tokens,
+            "eval_count": min(len(words), limit), "total_duration": 2_000_000, "eval_duration": 1_000_000,
+        }  # fmt: skip
+        if body.get("stream", True) is False:
+            self._json(200, {**base, "message": {"role": "assistant", "content": "".join(words[:limit])}, **last})
+            return
+        send = self._lines()
+        for word in words[:limit]:
+            send({**base, "message": {"role": "assistant", "content": word}, "done": False})
+        send({**base, "message": {"role": "assistant", "content": ""}, **last})
+        send(None)
+
+
+def _gguf_kind(blob: Path) -> str:
+    from gguf import GGUFReader
+
+    reader = GGUFReader(blob)
+    field = reader.get_field("general.type")
+    return "projector" if field is not None and field.contents() in ("mmproj", "projector") else "model"
+
+
+def _picture_tokens(data: str) -> int:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            return max(1024, picture.width * picture.height // 784) + 2
+    except Exception:
+        raise Refused(400, "Failed to load image or audio file") from None
