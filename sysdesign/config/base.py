@@ -10,7 +10,7 @@ from sysdesign.config.section import Section
 
 
 class TinyBase(Section):
-    """A real Qwen2-VL architecture of under a million parameters with a local tokenizer: rehearsals need no network."""
+    """A real Qwen2-VL architecture of about two million parameters with a tokenizer of its own: rehearsals need no network."""
 
     kind: Literal["tiny"] = "tiny"
     family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"] = "qwen2_vl"

@@ -98,7 +98,7 @@ def _tokenizer(corpus: Iterable[str], vocabulary: int, template: str) -> Any:
 
     blank = Qwen2Tokenizer()
     learner = Tokenizer(models.BPE())
-    learner.normalizer = normalizers.NFC()  # type: ignore[assignment]
+    learner.normalizer = normalizers.NFC()
     learner.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     learner.train_from_iterator(
@@ -122,9 +122,7 @@ def _processor(family: str, tokenizer: Any) -> Any:
     template = tokenizer.chat_template
     if family == "qwen3_vl":
         bounds = {"shortest_edge": 65536, "longest_edge": 16777216}  # as published with Qwen3-VL
-        pictures = transformers.Qwen2VLImageProcessor(
-            patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3, size=bounds
-        )
+        pictures = transformers.Qwen2VLImageProcessor(patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3, size=bounds)
         return transformers.Qwen3VLProcessor(pictures, tokenizer, transformers.Qwen3VLVideoProcessor(), chat_template=template)
     pictures = transformers.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 12845056})  # as published with Qwen2-VL
     kind: Any = transformers.Qwen2VLProcessor if family == "qwen2_vl" else transformers.Qwen2_5_VLProcessor
