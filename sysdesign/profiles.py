@@ -53,9 +53,8 @@ def resolve(root: type[BaseModel], profile: str, flags: Mapping[str, str], conf:
     try:
         return root.model_validate(tree)
     except ValidationError as err:
-        problems = sorted({_explain(root, tree, dict(problem), origin) for problem in err.errors()})
-        first, *rest = problems
-        raise _joined(first, rest) from None
+        problems = [_explain(root, tree, dict(problem), origin) for problem in err.errors()]
+        raise _joined(sorted(problems, key=str)) from None
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
@@ -141,8 +140,8 @@ def _blocks(info: FieldInfo) -> list[type[BaseModel]]:
     return found
 
 
-def _explain(root: type[BaseModel], tree: Any, problem: Mapping[str, Any], origin: Mapping[Path_, str]) -> tuple[str, str, str, Any]:
-    """(where, law, what to do, value) of one pydantic error."""
+def _explain(root: type[BaseModel], tree: Any, problem: Mapping[str, Any], origin: Mapping[Path_, str]) -> ConfigError:
+    """One pydantic error in the project's words."""
     path: list[str] = []
     node = tree
     for part in problem["loc"]:
@@ -153,20 +152,19 @@ def _explain(root: type[BaseModel], tree: Any, problem: Mapping[str, Any], origi
     dotted = ".".join(path)
     source = next((origin[tuple(path[:n])] for n in range(len(path), 0, -1) if tuple(path[:n]) in origin), "defaults")
     where = source if source == f"--{dotted}" else f"{source}: {dotted}"
-    known = [field.path for field in fields(root)]
     if problem["type"] == "extra_forbidden":
+        known = [field.path for field in fields(root)]
         near = difflib.get_close_matches(dotted, known, 1, 0.6) or [p for p in known if p.endswith("." + path[-1])][:1]
-        return where, "is no field", f"did you mean {near[0]}?" if near else "see --help for all fields", problem["input"]
+        return ConfigError(where, "is no field", f"did you mean {near[0]}?" if near else "see --help for all fields", problem["input"])
     message = problem["msg"].removeprefix("Value error, ")
-    return where, message[0].lower() + message[1:], "set a value that fits, or leave it out for the default", problem["input"]
+    do = "set a value that fits, or leave it out for the default"
+    return ConfigError(where, message[0].lower() + message[1:], do, problem["input"])
 
 
-def _joined(first: tuple[str, str, str, Any], rest: Sequence[tuple[str, str, str, Any]]) -> ConfigError:
-    error = ConfigError(first[0], first[1], first[2], first[3])
-    if rest:
-        lines = [str(error), *(str(ConfigError(where, law, do, got)) for where, law, do, got in rest)]
-        error.args = ("\n".join(lines),)
-    return error
+def _joined(problems: Sequence[ConfigError]) -> ConfigError:
+    """All problems as one error, a line each."""
+    problems[0].args = ("\n".join(str(problem) for problem in problems),)
+    return problems[0]
 
 
 def _type_name(info: FieldInfo) -> str:

@@ -1,0 +1,138 @@
+"""MLflow holds what ran, finds what was made elsewhere, and registers what was judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from sysdesign import flow
+from sysdesign.artifacts import Artifact, Store
+from sysdesign.config.root import Config
+from sysdesign.errors import ArtifactError, ServiceError
+from sysdesign.records import Report
+from sysdesign.tracking import lineage, registry, runs
+
+pytestmark = pytest.mark.usefixtures("tracking_uri")
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> MlflowClient:
+    return runs.connect(tmp_path)
+
+
+class Counted(Report):
+    count: int = 2
+    verdict: str = "promote"
+
+    def metrics(self) -> dict[str, float]:
+        return {"diagrams/count": 2.0}
+
+    def note(self) -> str:
+        return "Two drawn."
+
+
+def draw(cfg: Any, *, seed: int, out: Path, log: Any, runtime: Any, **inputs: Artifact) -> Counted:
+    (out / "card.md").write_text("# card")
+    (out / "gguf").mkdir()
+    (out / "gguf/model-f16.gguf").write_bytes(b"GGUF")
+    return Counted()
+
+
+def make(store: Store, log: runs.RunLog, stage: str = "diagrams") -> flow.Outcome:
+    return flow.run(flow.Stage(stage, ()), draw, Config(), store, {}, log)
+
+
+def test_a_child_hangs_below_its_parent_and_ends_as_it_went(client: MlflowClient) -> None:
+    with runs.run(client, "all (rehearsal)") as parent:
+        with runs.run(client, "diagrams", parent=parent.run) as child:
+            child.metrics({"diagrams/count": 2})
+        with pytest.raises(ArtifactError), runs.run(client, "train", parent=parent.run) as failed:
+            raise ArtifactError("here", "law", "do")
+        with pytest.raises(KeyboardInterrupt), runs.run(client, "export", parent=parent.run) as killed:
+            raise KeyboardInterrupt
+    assert client.get_run(parent.run).info.status == "FINISHED"
+    assert client.get_run(child.run).info.run_name == "diagrams"
+    assert client.get_run(child.run).data.tags["mlflow.parentRunId"] == parent.run
+    assert client.get_run(failed.run).info.status == "FAILED"
+    assert client.get_run(failed.run).data.tags["sysdesign.error"] == "here: law - do"
+    assert client.get_run(killed.run).info.status == "KILLED"
+
+
+def test_the_run_of_mlflow_run_is_adopted_once(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = client.create_run("0").info.run_id
+    client.log_param(given, "train.lora.rank", "8")
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    with runs.run(client, "all") as parent:
+        parent.params({"train.lora.rank": 8.0, "seed": 0})
+        with runs.run(client, "train", parent=parent.run) as child:
+            assert child.run != given
+    assert parent.run == given
+    assert client.get_run(given).data.params == {"train.lora.rank": "8", "seed": "0"}
+    assert client.get_run(given).info.run_name == "all"
+
+
+def test_logging_to_a_store_that_went_away_is_said_once_and_never_raised(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> None:
+    log = runs.RunLog(client, "0" * 32)
+    log.metrics({"train/loss": 1.0})
+    log.metrics({"train/loss": 1.0})
+    assert capsys.readouterr().err.count("the work goes on") == 1
+
+
+def test_a_store_that_does_not_answer_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(ServiceError, match="the tracking store must answer.*unset MLFLOW_TRACKING_URI"):
+        runs.connect(tmp_path)
+
+
+def test_what_was_pushed_is_fetched_and_proved(client: MlflowClient, tmp_path: Path) -> None:
+    there, here = Store(tmp_path / "there"), Store(tmp_path / "here")
+    with runs.run(client, "diagrams") as log:
+        outcome = make(there, log)
+        lineage.record(log, outcome, {}, push="always")
+    key = outcome.artifact.key
+    found = lineage.fetch(client, here, "diagrams", key)
+    assert found and found.digest == outcome.artifact.digest
+    assert (here.folder("diagrams", key) / "card.md").read_text() == "# card"
+    assert lineage.fetch(client, here, "diagrams", "b" * 64) is None
+    assert lineage.maker(client, found) == log.run
+    run = client.get_run(log.run)
+    assert run.data.metrics["diagrams/count"] == 2
+    assert run.data.tags["mlflow.note.content"] == "Two drawn."
+    assert {entry.path for entry in client.list_artifacts(log.run)} == {"artifact", "card.md", "manifest.json"}
+
+
+def test_a_fetched_artefact_that_was_changed_is_refused(client: MlflowClient, tmp_path: Path) -> None:
+    with runs.run(client, "diagrams") as log:
+        outcome = make(Store(tmp_path / "there"), log)
+        lineage.record(log, outcome, {}, push="always")
+        client.log_text(log.run, "# drac", "artifact/card.md")
+    with pytest.raises(ArtifactError, match="must match its digest"):
+        lineage.fetch(client, Store(tmp_path / "here"), "diagrams", outcome.artifact.key)
+
+
+def test_an_evaluated_export_is_registered_once_with_its_lineage(client: MlflowClient, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with runs.run(client, "evaluate") as log:
+        made = {name: make(store, log, name).artifact for name in ("export", "dataset", "train", "base", "evaluate")}
+        lineage.record(log, flow.Outcome(made["evaluate"], False, 1.0), made, push="never")
+        first = registry.register(log, "sysdesign", made["evaluate"], made)
+        again = registry.register(log, "sysdesign", made["evaluate"], made)
+    assert first == again == "1"
+    version = client.get_model_version_by_alias("sysdesign", "champion")
+    assert version.version == client.get_model_version_by_alias("sysdesign", "challenger").version
+    assert version.tags["sysdesign.dataset"] == made["dataset"].digest
+    assert version.tags["sysdesign.verdict"] == "promote"
+    files = registry.fetch_model("models:/sysdesign@champion", tmp_path / "fetched")
+    assert (files / "gguf/model-f16.gguf").read_bytes() == b"GGUF"
+    inputs = client.get_run(log.run).inputs.dataset_inputs
+    assert inputs[0].dataset.digest == made["dataset"].digest[:32]
+    assert "messages" in inputs[0].dataset.schema
+
+
+def test_a_model_that_is_not_there(client: MlflowClient, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="must hold the model"):
+        registry.fetch_model("models:/sysdesign@champion", tmp_path)
