@@ -16,9 +16,8 @@ KEY = "a" * 64
 
 
 def about(**changes: Any) -> dict[str, Any]:
-    return {
-        "stage": "diagrams", "version": 1, "key": KEY, "seed": 0, "config": {"count": 2}, "inputs": {}, "prompts": {}, "report": {}, "seconds": 1.0,
-    } | changes  # fmt: skip
+    fixed = {"stage": "diagrams", "version": 1, "key": KEY, "seed": 0, "config": {"count": 2}}
+    return fixed | {"inputs": {}, "prompts": {}, "report": {}, "seconds": 1.0} | changes
 
 
 def make(store: Store) -> Artifact:

@@ -98,7 +98,6 @@ def test_every_readme_command_exists() -> None:
 
 
 def test_ci_runs_the_readme_test_command() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for line in (ROOT / ".ci/run").read_text().splitlines():
-        if line.startswith(("python3 -m venv", ".venv/bin/")):
-            assert line in readme, line
+    last = (ROOT / ".ci/run").read_text().strip().splitlines()[-1]
+    assert last.endswith("pytest")
+    assert last in (ROOT / "README.md").read_text(encoding="utf-8")
