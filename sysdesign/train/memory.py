@@ -1,0 +1,177 @@
+"""The shape of a base and a card's memory -> the fastest way to cut and keep a step that fits, from formulas, before any weight loads.
+
+What counts: frozen weights, embeddings and head, the adapter with its gradients and optimiser, what each decoder layer keeps for
+the backward pass, and the largest transient. Formulas follow `decoder.py` tensor by tensor. No torch here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sysdesign.config.train import TrainConfig
+from sysdesign.errors import ArtifactError, LimitError
+from sysdesign.graph import Record
+
+GIB = 2**30
+NF4_BYTES = 0.5 + 4 / 64  # a code, and one fp32 scale for 64 of them
+LOSS_SLICE = 1024  # tokens, as in loss.py
+MARGIN = 1.03  # allocator rounding and small tensors
+
+
+class Shape(Record):
+    """Sizes of a Qwen-VL model, from its config.json."""
+
+    hidden: int
+    layers: int
+    inner: int
+    queries: int  # width of all query heads
+    keys: int  # width of all key (or value) heads
+    heads: int
+    vocabulary: int
+    tied: bool
+    vision: int  # parameters
+
+    @property
+    def linear(self) -> int:
+        """Parameters of one decoder layer's seven linear maps."""
+        return self.hidden * (2 * self.queries + 2 * self.keys + 3 * self.inner)
+
+    def adapter(self, rank: int) -> int:
+        """Parameters of rank-`rank` updates of all of them."""
+        ends = 2 * (self.hidden + self.queries) + 2 * (self.hidden + self.keys) + 3 * (self.hidden + self.inner)
+        return self.layers * rank * ends
+
+
+class Plan(Record):
+    """How a step is cut (`micro_tokens`) and what layers keep: `full` keep all, `lean` all but the widest, the others their input."""
+
+    micro_tokens: int
+    full: int
+    lean: int
+    layers: int
+    weights: str
+    fp8: bool
+    peak_gib: float  # predicted
+    relative_ms: float  # a token, for comparing plans on one card
+
+    def levels(self) -> list[int]:
+        """For decoder.py; layers that recompute come first, because their activations would live longest."""
+        return [0] * (self.layers - self.full - self.lean) + [1] * self.lean + [2] * self.full
+
+
+def read_shape(folder: Path) -> Shape:
+    """Raises ArtifactError when `config.json` is missing or lacks a size."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        text = config.get("text_config") or config  # published Qwen2-VL configurations are flat
+        vision = config["vision_config"]
+        hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+        width = int(text.get("head_dim") or hidden // heads)
+        return Shape(
+            hidden=hidden, layers=int(text["num_hidden_layers"]), inner=int(text["intermediate_size"]), queries=heads * width,
+            keys=int(text.get("num_key_value_heads", heads)) * width, heads=heads, vocabulary=int(text["vocab_size"]),
+            tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))), vision=_vision_parameters(vision, hidden),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(str(folder / "config.json"), f"must give the model's sizes ({error!r})", "run the base stage again") from None
+
+
+def _vision_parameters(vision: dict[str, Any], hidden: int) -> int:
+    """Blocks of 4 d^2 + 2 d f each, patch embedding and merger; within a percent of the real count."""
+    width = int(vision.get("embed_dim") or vision["hidden_size"])
+    inner = int(vision.get("intermediate_size") or width * vision.get("mlp_ratio", 4))
+    gated = 3 if "fullatt_block_indexes" in vision else 2
+    merged = width * int(vision.get("spatial_merge_size", 2)) ** 2
+    patch = 3 * 2 * int(vision.get("patch_size", 14)) ** 2 * width
+    return int(vision["depth"]) * (4 * width**2 + gated * width * inner) + patch + merged * merged + merged * hidden
+
+
+def kept_bytes(shape: Shape, rank: int, level: int) -> int:
+    """Bytes a token that one layer holds for the backward pass, in 16 bit. level: 0 input only, 1 lean, 2 full."""
+    if level == 0:
+        return 2 * shape.hidden
+    lean = 2 * (2 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 7 * rank) + 4 * shape.heads
+    return lean + (4 * shape.inner if level == 2 else 0)
+
+
+def peak_bytes(shape: Shape, cfg: TrainConfig, *, tokens: int, trained: int, full: int, lean: int, weights: str, fp8: bool, vision: bool) -> float:
+    """Predicted peak of allocated memory in one step of passes of `tokens` tokens, `trained` of them learned from.
+
+    `vision`: the tower stays on the card (it is trained, or its features are not cached).
+    """
+    rank, linear = cfg.lora.rank, shape.linear * shape.layers
+    stored = linear * {"nf4": NF4_BYTES, "bf16": 2.0, "fp32": 4.0}[weights] + (2.0 * linear if fp8 else 0)
+    stored += 2 * shape.vocabulary * shape.hidden * (1 if shape.tied else 2) + (2 * shape.vision if vision else 0)
+    stored += shape.adapter(rank) * (4 + 4 + (2 if cfg.optimizer == "adamw_8bit" else 8))
+    inputs = shape.layers - full - lean
+    kept = tokens * (inputs * kept_bytes(shape, rank, 0) + lean * kept_bytes(shape, rank, 1) + full * kept_bytes(shape, rank, 2))
+    dequantised = 0 if weights != "nf4" or fp8 else 2 * max(2 * shape.inner * shape.hidden, 1)
+    work = tokens * 2 * (2 * shape.hidden + 3 * shape.inner) + dequantised  # the gated map's gradient beside its output's
+    work += tokens * 2 * shape.inner if fp8 else 0  # e4m3 codes of the widest gradient
+    again = tokens * kept_bytes(shape, rank, 2) if inputs else (tokens * 4 * shape.inner if lean else 0)
+    loss = min(trained, LOSS_SLICE) * shape.vocabulary * 2 * 2 + trained * shape.hidden * 2 * 3
+    return MARGIN * (stored + kept + max(work + again, loss))
+
+
+def relative_ms(shape: Shape, *, tokens: int, full: int, lean: int, weights: str, fp8: bool) -> float:
+    """Time a token in arbitrary units: matrix products, what is computed again, and per-pass work spread over its tokens."""
+    inputs = shape.layers - full - lean
+    rate = 1.5 if fp8 else 1.0
+    products = shape.linear * (2.0 * shape.layers + inputs) / rate + lean * 2 * shape.inner * shape.hidden / rate
+    passes = (2 * shape.layers + inputs) * shape.linear * (0.5 if weights == "nf4" else 0.1)
+    starved = 1 + 250 / tokens  # matrix products of few rows run below the card's rate
+    return (products * starved + 400 * passes / tokens) / 1e9
+
+
+def plan(
+    shape: Shape, cfg: TrainConfig, *, lengths: Sequence[int], trained_share: float, free_gib: float, fp8: bool, vision: bool
+) -> Plan:
+    """The fastest setting that stays below `free_gib`.
+
+    Raises LimitError naming what is missing and what to change when not even the longest sample fits.
+    """
+    longest, room = max(lengths), free_gib * GIB
+    typical = sum(sorted(lengths, reverse=True)[: cfg.batch])
+    wanted = [cfg.micro_tokens] if cfg.micro_tokens else sorted({longest, *(max(longest, typical * i // 16) for i in range(1, 17))})
+    options: list[Plan] = []
+    smallest = float("inf")
+    for weights in ("bf16", "nf4") if cfg.weights == "auto" else (cfg.weights,):
+        for tokens in wanted:
+            for full, lean in _splits(shape.layers, cfg.checkpoint_layers):
+                size = peak_bytes(
+                    shape, cfg, tokens=max(tokens, longest), trained=int(trained_share * max(tokens, longest)) + 1, full=full, lean=lean,
+                    weights=weights, fp8=fp8, vision=vision,
+                )  # fmt: skip
+                smallest = min(smallest, size)
+                if size <= room:
+                    ms = relative_ms(shape, tokens=tokens, full=full, lean=lean, weights=weights, fp8=fp8)
+                    options.append(
+                        Plan(micro_tokens=tokens, full=full, lean=lean, layers=shape.layers, weights=weights, fp8=fp8, peak_gib=size / GIB, relative_ms=ms)
+                    )
+    if not options:
+        raise LimitError(
+            "train",
+            f"the smallest setting needs {smallest / GIB:.1f} GiB of GPU memory for its longest sample ({longest} tokens)",
+            f"use a larger card, set train.max_length below {longest}, lower dataset.picture.max_tokens, or choose a smaller base",
+            f"{free_gib:.1f} GiB free",
+        )
+    return min(options, key=lambda p: (p.relative_ms, p.peak_gib))
+
+
+def _splits(layers: int, checkpointed: int) -> list[tuple[int, int]]:
+    """(full, lean) counts to try; a given number of checkpointed layers leaves the others full."""
+    if checkpointed >= 0:
+        return [(layers - min(checkpointed, layers), 0)]
+    return [(full, layers - full) for full in range(layers + 1)] + [(0, lean) for lean in range(layers)]
+
+
+def advice(cfg: TrainConfig, used: Plan, free_gib: float) -> str:
+    """What to change after an out-of-memory error, in numbers."""
+    tokens = used.micro_tokens // 2
+    return (
+        f"set train.micro_tokens to {tokens} (now {used.micro_tokens}), or train.max_vram_gib to {max(free_gib * 0.9, 1):.1f} so that the planner "
+        f"leaves more room; {used.full} of {used.layers} layers kept all their activations"
+    )

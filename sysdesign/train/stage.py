@@ -1,0 +1,266 @@
+"""A dataset and a base -> a LoRA adapter that can be trusted: resumable to the bit, finite, the best by validation, and fast."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sysdesign.artifacts import Artifact
+from sysdesign.config.runtime import RuntimeConfig
+from sysdesign.config.train import PeftBackend, TrainConfig
+from sysdesign.errors import ArtifactError, LimitError
+from sysdesign.models.base import base_folder, read_base
+from sysdesign.models.rows import load_split, require_compiled
+from sysdesign.records import MetricLog, Report, Row
+from sysdesign.train import backends, checkpoint, memory, order
+
+PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "4090": 165e12}  # dense, NVIDIA's data sheets, read 2026-11
+
+
+class TrainReport(Report):
+    """What the run did. `None` where it was not measured (no validation rows, no GPU)."""
+
+    steps: int
+    samples: int
+    skipped: int
+    trained_parameters: int
+    loss_first: float
+    loss_last: float
+    val_loss_first: float | None = None
+    val_loss_best: float | None = None
+    best_step: int | None = None
+    tokens_per_s: float
+    minutes: float
+    peak_gib: float | None = None
+    backend: str
+
+    def metrics(self) -> dict[str, float]:
+        named = {f"train/{name}": value for name, value in self.model_dump().items() if isinstance(value, (int, float))}
+        return {name: float(value) for name, value in named.items()}
+
+    def note(self) -> str:
+        val = "" if self.val_loss_best is None else f", validation {self.val_loss_first:.3f} -> **{self.val_loss_best:.3f}**"
+        return (
+            f"{self.steps} steps over {self.samples} samples by `{self.backend}` in {self.minutes:.1f} min ({self.tokens_per_s:,.0f} tokens/s): "
+            f"loss {self.loss_first:.3f} -> **{self.loss_last:.3f}**{val}."
+        )
+
+
+def train(
+    cfg: TrainConfig, *, seed: int, out: Path, log: MetricLog, runtime: RuntimeConfig, dataset: Artifact, base: Artifact
+) -> TrainReport:
+    """Tune the base on the dataset's training rows.
+
+    Reads: `rows/{train,val}.jsonl` and `images/` of the dataset, the base's folder.
+    Writes: `adapter/`, `processor/`, `history.jsonl`, `train.json`; while it runs also `checkpoints/` and `best/`. Frozen vision
+    features go to `.cache/features` of the store, because sweeps and later runs share them.
+    Raises: LimitError (memory, non-finite loss), ToolError (device, backend), ArtifactError (base, rows, checkpoint).
+    """
+    machine = backends.look(cfg, runtime.device)
+    backend = backends.choose(cfg, machine)
+    if backend.kind == "unsloth":
+        import unsloth  # type: ignore[import-not-found]  # noqa: F401  # it patches transformers and must come first
+    folder, plain = base_folder(base), not isinstance(backend, PeftBackend) or backend.plain
+    processor = _processor(folder)
+    require_compiled(dataset, processor)
+    rows, val_rows = load_split(dataset, "train"), load_split(dataset, "val")
+    samples, skipped = _encode(rows, dataset.path, folder, processor, cfg)
+    val_samples, val_skipped = _encode(val_rows, dataset.path, folder, processor, cfg)
+    if not samples:
+        raise ArtifactError(str(dataset.path), "must hold at least one usable training row", "run the dataset stage again", skipped[:1])
+    log.text(label_table(samples[0], processor), "labels.md")
+    steps = order.steps_of(len(samples), epochs=cfg.epochs, batch=cfg.batch, max_steps=cfg.max_steps, seed=seed)
+    plan = _plan(cfg, folder, [*samples, *val_samples], machine, plain, frozen=not (cfg.lora.vision or cfg.lora.merger))
+    own = checkpoint.fingerprint(cfg.model_dump_json(), str(seed), dataset.digest, base.digest)
+    resume = checkpoint.newest(out / "checkpoints", own)
+    started = time.monotonic()
+    try:
+        tuner, watch = _assemble(cfg, seed, out, log, runtime, backend, folder, processor, machine, plan, samples, val_samples, steps, own)
+        watch.answer = lambda step: _answers(tuner.model, processor, val_rows[: cfg.answers], dataset.path, log, step, cfg)
+        if resume is not None:
+            watch.resume(int(resume.name.rsplit("-", 1)[1]))
+        else:
+            watch.resume(-1)
+        tuner.train(resume_from_checkpoint=str(resume) if resume else None)
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError" or plan is None or machine.free_gib is None:
+            raise
+        raise LimitError("train", "a step needed more GPU memory than planned", memory.advice(cfg, plan, machine.free_gib), str(error)[:80]) from None
+    watch.answer(tuner.state.global_step)
+    about = read_base(base)
+    _save(tuner, processor, out, f"{about.name}@{about.revision[:12]}", cfg.keep_best)
+    report = _report(watch.moments, tuner, len(samples), len(skipped) + len(val_skipped), (time.monotonic() - started) / 60, machine, backend, plain)
+    _summary(out / "train.json", report, cfg, machine, plan, dataset, base, [*skipped, *val_skipped])
+    for scratch in ("checkpoints", "best"):
+        shutil.rmtree(out / scratch, ignore_errors=True)
+    return report
+
+
+def _processor(folder: Path) -> Any:
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def _encode(rows: Sequence[Row], data: Path, folder: Path, processor: Any, cfg: TrainConfig) -> Any:
+    """Samples and what was skipped; positions come from transformers' own code on a model without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from sysdesign.train.samples import encode
+
+    with torch.device("meta"):
+        empty = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    return encode(rows, data, processor, empty.model, cfg.max_length)
+
+
+def _plan(cfg: TrainConfig, folder: Path, samples: Sequence[Any], machine: backends.Machine, plain: bool, frozen: bool) -> memory.Plan | None:
+    """None where the planner has nothing to decide: on a CPU, and for the libraries' own forward."""
+    if machine.free_gib is None or plain:
+        return None
+    lengths = [len(s.ids) for s in samples]
+    share = sum(int((s.labels[1:] >= 0).sum()) for s in samples) / max(sum(lengths), 1)
+    return memory.plan(
+        memory.read_shape(folder), cfg, lengths=lengths, trained_share=share, free_gib=machine.free_gib, fp8=machine.fp8, vision=not frozen
+    )
+
+
+def _assemble(
+    cfg: TrainConfig, seed: int, out: Path, log: MetricLog, runtime: RuntimeConfig, backend: Any, folder: Path, processor: Any,
+    machine: backends.Machine, plan: memory.Plan | None, samples: Sequence[Any], val_samples: Sequence[Any], steps: list[list[int]], own: str,
+) -> tuple[Any, Any]:  # fmt: skip
+    """Load, cache the vision features, and join model, data and callbacks in a trainer."""
+    import torch
+
+    from sysdesign.train import features
+    from sysdesign.train.trainer import Feed, Tuner, settings
+    from sysdesign.train.watch import Watch
+
+    loaded = backends.load(backend, cfg, folder, machine, plan, seed)
+    device, dtype = torch.device(machine.device), getattr(torch, machine.dtype)
+    whole = loaded.model.get_base_model().model
+    fast = backend.fast if isinstance(backend, PeftBackend) and not loaded.plain else None
+    cache = None
+    if fast is not None and fast.features and not (cfg.lora.vision or cfg.lora.merger):
+        cache = features.cache_folder(Path(runtime.store) / ".cache" / "features", whole, processor, dtype)
+    pictures = features.Pictures(processor, dtype, cache)
+    if cache is not None:
+        features.fill(cache, whole, pictures, [*samples, *val_samples], device)
+        if machine.device == "cuda":
+            whole.visual.to("cpu")  # gigabytes that no step reads; answers bring it back
+            torch.cuda.empty_cache()
+    longest = max(len(s.ids) for s in [*samples, *val_samples])
+    micro = plan.micro_tokens if plan is not None else (cfg.micro_tokens or longest * cfg.batch)
+    tokenizer = processor.tokenizer
+    image_token = int(tokenizer.convert_tokens_to_ids(processor.image_token))
+
+    def feed(of: Sequence[Any]) -> Feed:
+        return Feed(of, pictures, image_token, int(tokenizer.pad_token_id), micro, loaded.plain, fast is None or fast.packed)
+
+    shape = memory.read_shape(folder)
+    peak = next((flops for name, flops in PEAK_BF16.items() if name in machine.name), None)
+    watch = Watch(
+        cfg, out, log, steps=len(steps), flops_a_token=4.0 * (shape.linear * shape.layers), peak_flops=peak,
+        usd_per_hour=runtime.gpu_usd_per_hour, answer=lambda step: None, fingerprint=own,
+    )  # fmt: skip
+    args = settings(cfg, seed=seed, out=out / "checkpoints", steps=len(steps), on_cpu=machine.device == "cpu", workers=0 if machine.device == "cpu" else 2)
+    tuner = Tuner(
+        loss=loaded.loss, feed=feed(samples), validation=feed(val_samples), steps=steps, model=loaded.model, args=args,
+        processing_class=processor, callbacks=[watch],
+    )  # fmt: skip
+    watch.tuner = tuner
+    return tuner, watch
+
+
+def _answers(model: Any, processor: Any, rows: Sequence[Row], folder: Path, log: MetricLog, step: int, cfg: TrainConfig) -> None:
+    from sysdesign.train.answers import log_answers
+
+    if rows:
+        log_answers(model, processor, rows, folder, log, step=step, max_tokens=cfg.answer_tokens)
+
+
+def _save(tuner: Any, processor: Any, out: Path, base_name: str, keep_best: bool) -> None:
+    """Adapter (the best one if it was kept) and processor, with the base's name instead of a path on this machine."""
+    from sysdesign.train.watch import best_adapter
+
+    best = best_adapter(out) if keep_best else None
+    if best is not None:
+        shutil.rmtree(out / "adapter", ignore_errors=True)
+        shutil.copytree(best, out / "adapter")
+    else:
+        tuner.model.save_pretrained(out / "adapter")
+    (out / "adapter" / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    path = out / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_name
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    processor.save_pretrained(out / "processor")
+
+
+def _report(
+    moments: Sequence[Any], tuner: Any, samples: int, skipped: int, minutes: float, machine: backends.Machine, backend: Any, plain: bool
+) -> TrainReport:
+    import torch
+
+    steps = [m for m in moments if m.kind == "train"]
+    vals = [m for m in moments if m.kind == "val"]
+    best = min((m for m in vals if m.step), key=lambda m: m.loss, default=None)
+    steady = steps[len(steps) // 4 :]  # without compilation and warm-up
+    return TrainReport(
+        steps=len(steps),
+        samples=samples,
+        skipped=skipped,
+        trained_parameters=sum(p.numel() for p in tuner.model.parameters() if p.requires_grad),
+        loss_first=steps[0].loss,
+        loss_last=sum(m.loss for m in steps[-5:]) / len(steps[-5:]),
+        val_loss_first=vals[0].loss if vals else None,
+        val_loss_best=best.loss if best else None,
+        best_step=best.step if best else None,
+        tokens_per_s=sum(m.tokens for m in steady) / max(sum(m.seconds for m in steady), 1e-9),
+        minutes=minutes,
+        peak_gib=torch.cuda.max_memory_allocated() / 2**30 if machine.device == "cuda" else None,
+        backend=backend.kind + ("" if not plain or backend.kind != "peft" else ", plain"),
+    )
+
+
+def _summary(
+    path: Path, report: TrainReport, cfg: TrainConfig, machine: backends.Machine, plan: memory.Plan | None, dataset: Artifact, base: Artifact, skipped: Sequence[Any]
+) -> None:
+    from importlib.metadata import version
+
+    from sysdesign.train.watch import dump
+
+    dump(
+        path,
+        {
+            "report": report.model_dump(),
+            "machine": {"name": machine.name, "dtype": machine.dtype, "fp8": machine.fp8},
+            "plan": plan.model_dump() if plan else None,
+            "lora": cfg.lora.model_dump(),
+            "dataset_digest": dataset.digest,
+            "base_digest": base.digest,
+            "skipped": [{"id": s.id, "reason": s.reason} for s in skipped],
+            "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
+        },
+    )
+
+
+def label_table(sample: Any, processor: Any, most: int = 200) -> str:
+    """Tokens of one sample and what is learned from each, runs of picture tokens folded: proof that questions are masked."""
+    lines = ["| token | learned |", "|---|---|"]
+    image = processor.image_token
+    run = 0
+    for token, label in zip(processor.tokenizer.convert_ids_to_tokens(sample.ids.tolist()), sample.labels.tolist(), strict=True):
+        if token == image:
+            run += 1
+            continue
+        if run:
+            lines.append(f"| {image} x {run} | |")
+            run = 0
+        shown = token.replace("|", "\\|").replace("\n", "\\n")
+        lines.append(f"| `{shown}` | {'yes' if label >= 0 else ''} |")
+    return "\n".join(lines[: most + 2]) + "\n"
