@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sysdesign.config.section import Section
 
@@ -26,12 +26,20 @@ class Gate(Section):
     """How much the rate of invented components may rise, at the confidence bound."""
     format_validity: float = Field(default=0.95, ge=0, le=1)
     """Share of asked-for JSON, edge lists and boxes that must parse."""
-    regression: float = Field(default=0.10, ge=0, le=1)
-    """How much worse any one kind of question may score, at the confidence bound."""
+    min_probes: int = Field(default=300, ge=1)
+    """Fewer scored probes than this never promote."""
+    min_graphs: int = Field(default=75, ge=2)
+    """Fewer held-out graphs than this never promote."""
     draws: int = Field(default=20_000, ge=1_000, le=1_000_000)
     """Bootstrap resamples."""
     max_attempts: int = Field(default=8, ge=1, le=100)
     """Evaluations on one probe set after which it is spent and a new one is needed."""
+
+    @model_validator(mode="after")
+    def _worth_showing(self) -> Gate:
+        if self.worthwhile_gain <= self.margin:
+            raise ValueError(f"worthwhile_gain {self.worthwhile_gain} must be above margin {self.margin}, or no probe set could show it")
+        return self
 
 
 class NoJudge(Section):

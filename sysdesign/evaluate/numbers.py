@@ -48,7 +48,25 @@ _SCALE = {"k": 1e3, "m": 1e6, "bn": 1e9, "thousand": 1e3, "million": 1e6, "billi
 _WORDS = {
     word: value
     for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+        ]
     )
 }
 _PER = r"(?:(?:\s*/\s*|\s+(?:per|a|an|each)\s+)(?:s|sec|second|min|minute)\b)"
@@ -65,7 +83,9 @@ _RATE_WORD = re.compile(
 _UNIT_WORD = re.compile(r"\s*(?P<unit>%|[A-Za-zµ]+(?:/[A-Za-z]+)?|/\s?(?:s|sec|min)\b)")
 _WORD_NUMBER = re.compile(rf"(?<![\w-])({'|'.join(_WORDS)})(?![\w-])", re.IGNORECASE)
 _MARKED_ANSWER = re.compile(r"\b(?:final\s+)?answer\b(?:\s+is)?\s*[:=]?\s*", re.IGNORECASE)
-_CONCLUDES = re.compile(r"\b(?:so|therefore|thus|hence|overall|in total|total(?:s|ling)?|which gives|gives|that is|result|altogether)\b|=>|⇒", re.IGNORECASE)
+_CONCLUDES = re.compile(
+    r"\b(?:so|therefore|thus|hence|overall|in total|total(?:s|ling)?|which gives|gives|that is|result|altogether)\b|=>|⇒", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +125,12 @@ def quantities(text: str) -> list[Quantity]:
         dimension, factor, end = _unit_after(text, match.end())
         if match["money"]:
             dimension, factor = "money", 1.0
-        if dimension is None and re.match(r"[-\w]", text[end : end + 1] or " ") and match["scale"] is None and text[end : end + 1] not in "-x":
+        if (
+            dimension is None
+            and re.match(r"[-\w]", text[end : end + 1] or " ")
+            and match["scale"] is None
+            and text[end : end + 1] not in "-x"
+        ):
             continue  # "3rd", "2xlarge"
         found.append(Quantity(value * factor, dimension, match.start(), end, _is_operand(text, end)))
     for match in _WORD_NUMBER.finditer(text):

@@ -1,0 +1,139 @@
+"""Artefacts -> the models that are compared, each with the digest of its weights and a way to open it.
+
+Through llama.cpp the very files that ship are asked, and the base in the same quantisation in the same runtime; through transformers
+the adapter on its base. A served model answers one question at a time, so on a CPU both servers run side by side on half
+the cores each: faster than one after the other, and no answer depends on what else was asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sysdesign.artifacts import Artifact
+from sysdesign.config.evaluate import EvaluateConfig
+from sysdesign.config.runtime import RuntimeConfig
+from sysdesign.errors import ArtifactError
+from sysdesign.models.bundle import Bundle, open_bundle
+from sysdesign.models.chat import ChatModel
+from sysdesign.models.picture import PicturePolicy
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """`role`: base, tuned, champion. `digest`: of all weights that answer. `size`: bytes, to decide what fits side by side."""
+
+    role: str
+    name: str
+    digest: str
+    size: int
+    open: Callable[[int], AbstractContextManager[ChatModel]]  # threads -> the model
+
+
+def contestants(
+    cfg: EvaluateConfig, runtime: RuntimeConfig, *, export: Artifact, train: Artifact, base: Artifact, champion: Artifact | None
+) -> tuple[list[Contestant], PicturePolicy]:
+    """Base first, then the tuned model, then the champion if there is one; and the picture policy they were trained on.
+
+    Raises ArtifactError naming the file that is missing.
+    """
+    bundle = open_bundle(export.path)
+    if cfg.through == "transformers":
+        from sysdesign.models.base import base_folder
+
+        folder = base_folder(base)
+        adapter = train.path / "adapter"
+        if not adapter.is_dir():
+            raise ArtifactError(str(adapter), "must hold the trained adapter", "run the train stage again")
+        return [
+            _local("base", folder, None, base.digest, cfg, runtime),
+            _local("tuned", folder, adapter, f"{base.digest}+{_sum(train, 'adapter/')}", cfg, runtime),
+        ], bundle.policy
+    quant = cfg.quant or bundle.text.stem.removeprefix("model-")
+    found = [
+        _served("base", export, f"gguf/base-{quant}.gguf", bundle, cfg, runtime, "set export.base_gguf to true and run export again"),
+        _served(
+            "tuned",
+            export,
+            f"gguf/model-{quant}.gguf",
+            bundle,
+            cfg,
+            runtime,
+            f"add {quant} to export.quantisations, or unset evaluate.quant",
+        ),
+    ]
+    if champion is not None:
+        other = open_bundle(champion.path)
+        found.append(_served("champion", champion, other.text.relative_to(champion.path).as_posix(), other, cfg, runtime, "fetch it again"))
+    return found, bundle.policy
+
+
+def fits_side_by_side(models: list[Contestant], runtime: RuntimeConfig) -> bool:
+    """Whether all may be held at once: on a CPU, with several cores, in half of the memory that is free."""
+    import psutil
+
+    if runtime.device == "cuda" or cores(runtime) < 2:
+        return False
+    return 2 * sum(model.size for model in models) < psutil.virtual_memory().available // 2
+
+
+def cores(runtime: RuntimeConfig) -> int:
+    """Cores this stage may use."""
+    return runtime.workers or os.cpu_count() or 1
+
+
+def _served(role: str, export: Artifact, file: str, bundle: Bundle, cfg: EvaluateConfig, runtime: RuntimeConfig, do: str) -> Contestant:
+    text, projector = export.path / file, bundle.projector
+    hashes = {entry.path: entry.sha256 for entry in export.manifest.files}
+    if not text.is_file() or file not in hashes:
+        raise ArtifactError(str(text), f"the {role} model's file must be in the export artefact", do)
+    both = f"{hashes[file]}{hashes.get(projector.relative_to(export.path).as_posix(), '')}"
+
+    @contextmanager
+    def opened(threads: int) -> Iterator[ChatModel]:
+        from sysdesign.models.llamacpp import serve
+        from sysdesign.models.openai_http import LLAMACPP, OpenAiHttp
+
+        bounds = bundle.policy
+        with serve(
+            text,
+            projector,
+            context=cfg.context_tokens,
+            threads=threads,
+            min_image_tokens=bounds.min_tokens,
+            max_image_tokens=bounds.max_tokens,
+            gpu=runtime.device != "cpu",
+        ) as url:
+            model = OpenAiHttp(url, "sysdesign", name=f"{role}:{text.name}", extra=LLAMACPP)
+            try:
+                yield model
+            finally:
+                model.close()
+
+    size = text.stat().st_size + projector.stat().st_size
+    return Contestant(role=role, name=f"{text.stem} (llama.cpp)", digest=hashlib.sha256(both.encode()).hexdigest(), size=size, open=opened)
+
+
+def _local(role: str, folder: Path, adapter: Path | None, digest: str, cfg: EvaluateConfig, runtime: RuntimeConfig) -> Contestant:
+    @contextmanager
+    def opened(threads: int) -> Iterator[ChatModel]:
+        from sysdesign.models.local import Local
+
+        model = Local(folder, adapter=adapter, name=role, device=runtime.device, precision=cfg.precision, group=cfg.group)
+        try:
+            yield model
+        finally:
+            model.close()
+
+    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    name = "base (transformers)" if adapter is None else "base + adapter (transformers)"
+    return Contestant(role=role, name=name, digest=hashlib.sha256(digest.encode()).hexdigest(), size=size, open=opened)
+
+
+def _sum(artifact: Artifact, folder: str) -> str:
+    lines = "".join(f"{f.path}\0{f.sha256}\n" for f in artifact.manifest.files if f.path.startswith(folder))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,238 @@
+"""Contestants and items -> the files of an evaluation: everything after the inputs are read, for any models behind the chat seam."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from sysdesign.config.evaluate import EvaluateConfig
+from sysdesign.config.runtime import RuntimeConfig
+from sysdesign.errors import ArtifactError
+from sysdesign.evaluate.ask import Answer, ask, recall
+from sysdesign.evaluate.bootstrap import spend
+from sysdesign.evaluate.contestants import Contestant, cores, fits_side_by_side
+from sysdesign.evaluate.controls import control_items
+from sysdesign.evaluate.gate import Evidence, Outcome, decide
+from sysdesign.evaluate.items import Item, fingerprint
+from sysdesign.evaluate.leaks import Leak
+from sysdesign.evaluate.page import page
+from sysdesign.evaluate.rubric import grade
+from sysdesign.evaluate.scoring import Score, score
+from sysdesign.evaluate.summary import Prediction, Summary, families, find, summarise
+from sysdesign.records import Report, write_jsonl
+
+TABLE_DRAWS = 2_000  # intervals that are shown; the gate's own use gate.draws
+
+
+class EvaluateReport(Report):
+    """The verdict and its main numbers. `values` are the MLflow metrics."""
+
+    verdict: Outcome
+    reasons: tuple[str, ...]
+    power: str
+    probes: int
+    graphs: int
+    questions: str  # fingerprint of what was asked: attempts are counted by it
+    values: dict[str, float]
+
+    def metrics(self) -> dict[str, float]:
+        return self.values
+
+    def note(self) -> str:
+        gain, low = self.values.get("eval/gain"), self.values.get("eval/gain_ci_low")
+        bound = "" if low is None else f" (lower bound {low:+.3f})"
+        measured = "" if gain is None else f"gain {gain:+.3f}{bound} on {self.probes} probes of {self.graphs} held-out graphs; "
+        return f"**{self.verdict}**: {measured}{self.reasons[0]}"
+
+
+def measure(
+    cfg: EvaluateConfig,
+    *,
+    seed: int,
+    out: Path,
+    runtime: RuntimeConfig,
+    models: Sequence[Contestant],
+    probes: Sequence[Item],
+    headline: Sequence[Item],
+    leaks: Sequence[Leak],
+    unscorable: Sequence[Mapping[str, str]],
+    parity: bool | None,
+    lineage: Mapping[str, Any],
+    cache: Path,
+) -> EvaluateReport:
+    """Ask every model, score, decide, write. Leaked items are left out of every score and still count against promotion.
+
+    Raises ArtifactError when no probe is left; ServiceError when a model goes away, with all answers so far kept in `cache`.
+    """
+    leaked = {leak.id for leak in leaks}
+    probes = [item for item in probes if item.id not in leaked]
+    headline = [item for item in headline if item.id not in leaked]
+    if not probes:
+        law = f"at least one probe must be scorable and unseen in training ({len(leaked)} leak, {len(unscorable)} cannot be scored)"
+        raise ArtifactError("probes.jsonl", law, "run dataset again with another seed, or with more diagrams")
+    items = [*probes, *headline, *control_items(probes, cfg.controls, seed)]
+    answers = _ask_all(models, items, cfg, runtime, cache)
+    predictions = [_predict(model.role, item, answer) for model in models for item, answer in zip(items, answers[model.role], strict=True)]
+    summary = summarise(predictions, [model.role for model in models], alphas=(cfg.gate.alpha,), draws=TABLE_DRAWS, seed=seed)
+    evidence = _evidence(predictions, summary, cfg, seed, len(leaks), parity)
+    verdict = decide(evidence, cfg.gate)
+    origin = {
+        **lineage,
+        "questions": fingerprint(probes),
+        "headline": fingerprint(headline),
+        "models": {model.role: model.digest for model in models},
+    }
+    result: dict[str, Any] = {
+        "models": [{"role": model.role, "name": model.name, "digest": model.digest} for model in models],
+        "summary": summary.model_dump(mode="json"),
+        "leaks": [leak.model_dump(mode="json") for leak in leaks],
+        "unscorable": list(unscorable),
+        "judge": "not run",
+        **_library_scores(predictions, items),
+    }
+    values = _values(summary, evidence, result)
+    write_jsonl(out / "predictions.jsonl", predictions)
+    _write(out / "scores.json", _dump(result))
+    decided = verdict.model_dump(mode="json") | {"evidence": evidence.model_dump(mode="json"), "gate": cfg.gate.model_dump(mode="json")}
+    _write(out / "verdict.json", _dump(decided | {"lineage": origin, "metrics": values}))
+    _write(out / "report.html", page(summary, verdict, predictions, items, result, origin, shown=cfg.report_probes))
+    gain = evidence.gain
+    return EvaluateReport(
+        verdict=verdict.verdict,
+        reasons=verdict.reasons,
+        power=verdict.power,
+        probes=gain.n if gain else 0,
+        graphs=gain.clusters if gain else 0,
+        questions=origin["questions"],
+        values=values,
+    )
+
+
+def scorable(probes: Sequence[Item]) -> tuple[list[Item], list[dict[str, str]]]:
+    """Probes whose own reference answer gets full marks; the others would measure a misunderstanding between teacher and scorer."""
+    kept: list[Item] = []
+    left_out: list[dict[str, str]] = []
+    for item in probes:
+        found = score(item.check, item.reference, graph=item.graph, question=item.question) if item.reference else None
+        if item.check is None or item.check.kind == "text":
+            left_out.append({"id": item.id, "why": "has no check"})
+        elif found is not None and (found.value is None or found.value < 0.999):
+            left_out.append({"id": item.id, "why": f"its reference answer scores {found.value}: {'; '.join(found.faults)}"})
+        else:
+            kept.append(item)
+    return kept, left_out
+
+
+def _ask_all(
+    models: Sequence[Contestant], items: Sequence[Item], cfg: EvaluateConfig, runtime: RuntimeConfig, cache: Path
+) -> dict[str, tuple[Answer, ...]]:
+    limits = {"probe": cfg.probe_tokens, "headline": cfg.headline_tokens}
+    settings: dict[str, object] = {"through": cfg.through, "context": cfg.context_tokens, "decoding": "greedy"}
+    if cfg.through == "transformers":
+        settings |= {"precision": cfg.precision, "group": cfg.group}
+    together = cfg.through == "llamacpp" and fits_side_by_side(list(models), runtime)
+    threads = max(1, cores(runtime) // len(models)) if together else cores(runtime)
+
+    def one(model: Contestant) -> tuple[Answer, ...]:
+        complete = [answer for answer in recall(cache, model.digest, items, settings, limits) if answer is not None]
+        if len(complete) == len(items):  # nothing to ask: nothing to load
+            return tuple(complete)
+        with model.open(threads) as chat:
+            return ask(
+                chat, model.digest, items, cache=cache, settings=settings, limits=limits, seed=0, label=f"{model.role} answers"
+            ).answers
+
+    with ThreadPoolExecutor(len(models) if together else 1) as pool:
+        return dict(zip((model.role for model in models), pool.map(one, models), strict=True))
+
+
+def _predict(role: str, item: Item, answer: Answer) -> Prediction:
+    found = score(item.check, answer.text, graph=item.graph, question=item.question, cut=answer.cut)
+    if item.rubric is not None and found.value is None:
+        graded = grade(answer.text, item.rubric, category=item.slices["family"])
+        parts = found.parts | {f"criterion_{number}": float(points) for number, points in graded.grades.items()}
+        found = Score(value=graded.value, parts=parts, faults=graded.missing)
+    return Prediction(
+        id=item.id,
+        model=role,
+        set=item.set,
+        control=item.control,
+        of=item.of,
+        cluster=item.cluster,
+        slices=item.slices,
+        question=item.question,
+        answer=answer.text,
+        check=item.check,
+        value=found.value,
+        parts=found.parts,
+        faults=found.faults,
+        cut=answer.cut,
+    )
+
+
+def _evidence(
+    predictions: Sequence[Prediction], summary: Summary, cfg: EvaluateConfig, seed: int, leaks: int, parity: bool | None
+) -> Evidence:
+    gate = cfg.gate
+    alphas = [spend(gate.alpha, attempt) for attempt in range(1, gate.max_attempts + 1)]
+    probes = [p for p in predictions if p.set == "probe"]
+    pair = [p for p in probes if p.model in ("base", "tuned")]
+    gain = find(summarise(pair, ("base", "tuned"), alphas=alphas, draws=gate.draws, seed=seed).metrics, "score")
+    against = None
+    if "champion" in summary.models:
+        beaten = find(summarise(probes, ("champion", "tuned"), alphas=(gate.alpha,), draws=gate.draws, seed=seed).metrics, "score")
+        against = beaten.differences.get("tuned") if beaten else None
+    rate, shape, empty = (find(summary.metrics, name) for name in ("hallucination", "format", "empty"))
+    head = find(summary.headline, "all prompts")
+    return Evidence(
+        gain=gain.differences.get("tuned") if gain else None,
+        headline=head.differences.get("tuned") if head else None,
+        hallucination=rate.differences.get("tuned") if rate else None,
+        format_validity=shape.estimates.get("tuned") if shape else None,
+        families=families(pair, "tuned", "base", alpha=gate.alpha, draws=TABLE_DRAWS, seed=seed),
+        leaks=leaks,
+        parity=parity,
+        unanswered=empty.estimates["tuned"].mean if empty else None,
+        against_champion=against,
+    )
+
+
+def _values(summary: Summary, evidence: Evidence, result: Mapping[str, Any]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for prefix, rows in (
+        ("", summary.metrics),
+        ("control_", summary.controls),
+        ("gap_", summary.gaps),
+        ("headline_", summary.headline[:1]),
+    ):
+        for row in rows:
+            name = f"eval/{prefix}{'score' if row.name == 'all prompts' else row.name}"
+            for role, found in row.estimates.items():
+                values[name if role == "tuned" else f"{name}_{role}"] = found.mean
+                if role == "tuned" and found.low is not None and found.high is not None:
+                    values |= {f"{name}_ci_low": found.low, f"{name}_ci_high": found.high}
+    if evidence.gain is not None:
+        values |= {"eval/gain": evidence.gain.mean, "eval/probes": float(evidence.gain.n), "eval/graphs": float(evidence.gain.clusters)}
+        if (low := evidence.gain.lows[0]) is not None:
+            values["eval/gain_ci_low"] = low
+    return values | {"eval/rouge_l" if role == "tuned" else f"eval/rouge_l_{role}": found for role, found in result["rouge_l"].items()}
+
+
+def _library_scores(predictions: Sequence[Prediction], items: Sequence[Item]) -> dict[str, Any]:
+    """Hugging Face `evaluate` over the same answers, one combined call a model; ROUGE-L comes from there and is for reading only."""
+    from sysdesign.evaluate.modules import combined
+
+    return combined(predictions, {item.id: item.reference for item in items if item.set == "probe"})
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,84 @@
+"""Base and tuned model on the same questions -> predictions, scores with intervals, a report to read, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from sysdesign.artifacts import Artifact
+from sysdesign.config.evaluate import EvaluateConfig
+from sysdesign.config.runtime import RuntimeConfig
+from sysdesign.errors import ArtifactError
+from sysdesign.evaluate.contestants import contestants
+from sysdesign.evaluate.items import headline_items, probe_items
+from sysdesign.evaluate.leaks import find_leaks
+from sysdesign.evaluate.measure import EvaluateReport, measure, scorable
+from sysdesign.records import MetricLog
+
+
+def evaluate(
+    cfg: EvaluateConfig,
+    *,
+    seed: int,
+    out: Path,
+    log: MetricLog,
+    runtime: RuntimeConfig,
+    dataset: Artifact,
+    diagrams: Artifact,
+    export: Artifact,
+    train: Artifact,
+    base: Artifact,
+    champion: Artifact | None = None,
+) -> EvaluateReport:
+    """Ask, score, compare, decide.
+
+    Reads: probes and training rows (dataset), headline pictures (diagrams), GGUF files or adapter, the parity certificate (export).
+    `champion`: the export of the version to beat, asked too. Writes: predictions.jsonl, scores.json, verdict.json, report.html. Answers are
+    kept in `.answers` beside the artefacts. Raises: ArtifactError for missing or broken inputs, ServiceError when a server goes away (the
+    same command resumes).
+    """
+    models, policy = contestants(cfg, runtime, export=export, train=train, base=base, champion=champion)
+    scratch = out / ".pictures"
+    headline = headline_items(diagrams, policy, scratch)
+    probes, unscorable = scorable(probe_items(dataset, diagrams, cfg.max_probes))
+    leaks = find_leaks(dataset, [*probes, *headline])
+    lineage = {
+        "dataset": dataset.digest,
+        "export": export.digest,
+        "train": train.digest,
+        "base": base.digest,
+        "gguf": {entry.path: entry.sha256 for entry in export.manifest.files if entry.path.endswith(".gguf")},
+        "parity": next((entry.sha256 for entry in export.manifest.files if entry.path == "parity.json"), None),
+        **({"champion": champion.digest} if champion else {}),
+    }
+    report = measure(
+        cfg,
+        seed=seed,
+        out=out,
+        runtime=runtime,
+        models=models,
+        probes=probes,
+        headline=headline,
+        leaks=leaks,
+        unscorable=unscorable,
+        parity=parity(export),
+        lineage=lineage,
+        cache=dataset.path.parent / ".answers",
+    )
+    shutil.rmtree(scratch, ignore_errors=True)
+    log.metrics(report.values)
+    return report
+
+
+def parity(export: Artifact) -> bool | None:
+    """Whether the certificate says that the shipped files behave like what was trained; None without a certificate."""
+    path = export.path / "parity.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(str(path), f"must be a readable certificate ({error})", "run export again") from error
+    passed = found.get("passed") if isinstance(found, dict) else None
+    return passed if isinstance(passed, bool) else None
