@@ -267,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
         projector = any(layer["mediaType"].endswith("projector") for layer in manifest["layers"])
         shown = {
             "template": manifest["template"] or "", "system": manifest["system"] or "", "requires": manifest["requires"] or "",
-            "parameters": json.dumps(manifest["parameters"]), "capabilities": ["completion", *(["vision"] if projector else [])],
+            "parameters": _go_parameters(manifest["parameters"] or {}), "capabilities": ["completion", *(["vision"] if projector else [])],
             "details": {"format": "gguf", "family": "qwen2vl"}, "model_info": {"general.architecture": "qwen2vl"},
         } | ({"projector_info": {"general.architecture": "clip"}} if projector else {})  # fmt: skip
         self._json(200, {key: value for key, value in shown.items() if value != ""})  # empty strings are left out
@@ -328,6 +328,11 @@ class _Handler(BaseHTTPRequestHandler):
             send({**base, "message": {"role": "assistant", "content": word}, "done": False})
         send({**base, "message": {"role": "assistant", "content": ""}, **last})
         send(None)
+
+
+def _go_parameters(parameters: dict[str, Any]) -> str:
+    each = [(key, v) for key, value in parameters.items() for v in (value if isinstance(value, list) else [value])]
+    return "\n".join(f"{key:<30} {json.dumps(value)}" for key, value in each)
 
 
 def _gguf_kind(blob: Path) -> str:

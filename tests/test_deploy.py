@@ -12,7 +12,7 @@ import pytest
 from sysdesign.config.deploy import DeployConfig
 from sysdesign.deploy.stage import DeployReport, serve_bundle
 from sysdesign.errors import ArtifactError, InputError, ServiceError, ToolError
-from sysdesign.models.bundle import open_bundle, parse_modelfile, sha256_file
+from sysdesign.models.bundle import open_bundle, parse_modelfile, policy_in_template, sha256_file
 from tests.ollama_server import OllamaServer
 
 MODELFILE = '''# made by a test
@@ -77,7 +77,8 @@ def test_create_then_nothing_to_do(tmp_path: Path, export: Path) -> None:
         assert server.digest("sysdesign") == server.digest(first.version)
         manifest = server.manifest("sysdesign")
         assert manifest["parameters"] == {"stop": ["<|im_start|>", "<|im_end|>"], "num_ctx": 8192, "temperature": 0}
-        assert manifest["template"] == parse_modelfile(MODELFILE)["template"]
+        assert manifest["template"].endswith(parse_modelfile(MODELFILE)["template"])
+        assert policy_in_template(manifest["template"]) == open_bundle(export).policy
         before = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "ollama").rglob("*") if f.is_file()}
         server.requests.clear()
         second = run(server, export, tmp_path / "out")

@@ -17,7 +17,7 @@ import httpx
 from sysdesign.config.deploy import OllamaConfig
 from sysdesign.errors import InputError, ServiceError, ToolError
 from sysdesign.graph import Record
-from sysdesign.models.bundle import Bundle
+from sysdesign.models.bundle import Bundle, template_with_policy
 from sysdesign.models.stream import server_message
 
 OLDEST = (0, 30, 0)  # earlier versions run Qwen2-VL on an engine that garbles pictures (ollama issue 14388)
@@ -97,8 +97,8 @@ class Ollama:
     def create(self, name: str, bundle: Bundle, digests: dict[str, str]) -> None:
         """Make `name` from uploaded blobs. `digests`: file name -> sha256."""
         body = {
-            "model": name, "files": {file: f"sha256:{digest}" for file, digest in digests.items()}, "template": bundle.template,
-            "system": bundle.system, "parameters": bundle.parameters, "stream": True,
+            "model": name, "files": {file: f"sha256:{digest}" for file, digest in digests.items()},
+            "template": template_with_policy(bundle), "system": bundle.system, "parameters": bundle.parameters, "stream": True,
         } | ({"requires": bundle.requires} if bundle.requires else {})  # fmt: skip
         try:
             with self._client.stream("POST", "/api/create", json=body) as answer:

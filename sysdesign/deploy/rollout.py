@@ -18,7 +18,7 @@ from sysdesign.deploy.golden import Health
 from sysdesign.deploy.ollama import Ollama, Tag
 from sysdesign.errors import InputError, ServiceError
 from sysdesign.graph import Record
-from sysdesign.models.bundle import Bundle
+from sysdesign.models.bundle import Bundle, template_with_policy
 
 VERSION_TAG = re.compile(r"v-[0-9a-f]{12}")
 
@@ -37,7 +37,7 @@ class Rollout(Record):
 
 def version_tag(bundle: Bundle, digests: dict[str, str]) -> str:
     """The tag of a version: a hash over both files and every setting that can change an answer."""
-    made_of = [digests, bundle.template, bundle.system, bundle.parameters, bundle.requires]
+    made_of = [digests, template_with_policy(bundle), bundle.system, bundle.parameters, bundle.requires]
     return "v-" + hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -111,7 +111,7 @@ def _owner(tags: dict[str, Tag], model: str, serving: Tag | None) -> str | None:
 
 
 def _same_settings(shown: dict[str, Any], bundle: Bundle) -> bool:
-    return shown.get("template") == bundle.template and shown.get("system", "") == bundle.system
+    return shown.get("template") == template_with_policy(bundle) and shown.get("system", "") == bundle.system
 
 
 def _require_vision(shown: dict[str, Any] | None, where: str) -> None:

@@ -75,6 +75,20 @@ def open_bundle(folder: Path) -> Bundle:
     )  # fmt: skip
 
 
+def template_with_policy(bundle: Bundle) -> str:
+    """The chat template with the picture policy as a comment, which Ollama keeps and shows: so any client can read it there."""
+    return f"{{{{/* picture {bundle.policy.model_dump_json()} */}}}}{bundle.template}"
+
+
+def policy_in_template(template: str) -> PicturePolicy | None:
+    """The policy that `template_with_policy` put there; None when there is none."""
+    found = re.match(r"\{\{/\* picture (\{[^}]*\}) \*/\}\}", template)
+    try:
+        return PicturePolicy.model_validate_json(found[1]) if found else None
+    except ValidationError:
+        return None
+
+
 def parse_modelfile(text: str) -> dict[str, Any]:
     """`from` (list of paths), `template`, `system`, `parameters`, `requires` of a Modelfile.
 

@@ -32,8 +32,10 @@ class Endpoint(Record):
     start: str = "start the server"  # what to do when nothing answers there
 
 
-def stream(to: Endpoint, messages: Sequence[Message], *, max_tokens: int, seed: int) -> Generator[str, None, Reply]:
-    """Yields text as it arrives and returns the `Reply` (greedy; token counts as the server reports them).
+def stream(
+    to: Endpoint, messages: Sequence[Message], *, max_tokens: int, seed: int, temperature: float = 0.0
+) -> Generator[str, None, Reply]:
+    """Yields text as it arrives and returns the `Reply` (greedy at temperature 0; token counts as the server reports them).
 
     Raises LimitError when the conversation cannot fit the context, ServiceError when the server is unreachable, refuses, fails
     midway or falls silent.
@@ -41,7 +43,8 @@ def stream(to: Endpoint, messages: Sequence[Message], *, max_tokens: int, seed: 
     import httpx
 
     check_length(messages, to.context)
-    path, body = _ollama_body(to, messages, max_tokens, seed) if to.dialect == "ollama" else _openai_body(to, messages, max_tokens, seed)
+    make_body = _ollama_body if to.dialect == "ollama" else _openai_body
+    path, body = make_body(to, messages, max_tokens, seed, temperature)
     begun = time.perf_counter()
     pieces: list[str] = []
     last: dict[str, Any] = {}
@@ -122,22 +125,25 @@ def _pictures(message: Message) -> list[str]:
         raise InputError(str(err.filename), f"a picture must be readable ({err.strerror})", "check the path") from None
 
 
-def _ollama_body(to: Endpoint, messages: Sequence[Message], max_tokens: int, seed: int) -> tuple[str, dict[str, Any]]:
+Body = tuple[str, dict[str, Any]]  # path and JSON
+
+
+def _ollama_body(to: Endpoint, messages: Sequence[Message], max_tokens: int, seed: int, temperature: float) -> Body:
     said = [
         {"role": m.role, "content": m.text} | ({"images": _pictures(m)} if m.images else {}) for m in messages
     ]  # fmt: skip
-    options = {"temperature": 0, "seed": seed, "num_predict": max_tokens}
+    options = {"temperature": temperature, "seed": seed, "num_predict": max_tokens}
     return "/api/chat", {"model": to.model, "messages": said, "stream": True, "truncate": False, "shift": False, "options": options}
 
 
-def _openai_body(to: Endpoint, messages: Sequence[Message], max_tokens: int, seed: int) -> tuple[str, dict[str, Any]]:
+def _openai_body(to: Endpoint, messages: Sequence[Message], max_tokens: int, seed: int, temperature: float) -> Body:
     said: list[dict[str, Any]] = []
     for m in messages:
         parts: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}} for data in _pictures(m)
         ]
         said.append({"role": m.role, "content": [*parts, {"type": "text", "text": m.text}] if parts else m.text})
-    body = {"model": to.model, "messages": said, "max_tokens": max_tokens, "seed": seed, "temperature": 0, "stream": True}
+    body = {"model": to.model, "messages": said, "max_tokens": max_tokens, "seed": seed, "temperature": temperature, "stream": True}
     return "/v1/chat/completions", body | {"stream_options": {"include_usage": True}}
 
 
