@@ -169,7 +169,7 @@ def visible(graph: Architecture, show: Collection[str]) -> tuple[str, ...]:
         keys += [f"{c.id}.name", f"{c.id}.type"] + ([f"{c.id}.zone"] if graph.zones else [])
         for kind in COMPONENT_KINDS:
             value = getattr(c, kind)
-            hidden = c.type == "client" and kind != "technology" or (kind == "replicas" and c.type == "external")
+            hidden = (c.type == "client" and kind != "technology") or (kind == "replicas" and c.type == "external")
             if f"component.{kind}" in show and value is not None and value != () and not hidden:
                 keys.append(f"{c.id}.{kind}")
     by_legend = ("calls_per_request", "retries", "dependency", "alt_group", "parallel_group", "via_cache")

@@ -135,7 +135,7 @@ def _front(draft: Draft, rng: random.Random) -> list[str]:
 
 def _services(draft: Draft, cfg: DiagramsConfig, rng: random.Random, hubs: list[str]) -> None:
     services = draft.of("service")
-    depth = {hub: 0 for hub in hubs}
+    depth = dict.fromkeys(hubs, 0)
     front = rng.randint(1, max(1, min(cfg.max_fan_out, (len(services) + 1) // 2)))
     for at, service in enumerate(services):
         open_hubs = [h for h in hubs if len(draft.out(h)) < cfg.max_fan_out + 2]
