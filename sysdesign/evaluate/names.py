@@ -20,8 +20,9 @@ TECHNOLOGIES = (
     "redis", "memcached", "kafka", "rabbitmq", "sqs", "kinesis", "pulsar", "nats", "pub/sub", "postgres", "postgresql", "mysql", "mariadb",
     "mongodb", "cassandra", "scylladb", "dynamodb", "cockroachdb", "spanner", "bigtable", "hbase", "couchbase", "neo4j", "elasticsearch",
     "opensearch", "solr", "snowflake", "bigquery", "redshift", "clickhouse", "druid", "s3", "minio", "gcs", "nginx", "haproxy", "envoy",
-    "cloudfront", "fastly", "akamai", "cloudflare", "varnish", "lambda", "airflow", "spark", "flink", "zookeeper", "etcd", "consul", "vault",
-    "prometheus", "grafana", "datadog", "jaeger", "istio", "kong", "keycloak", "auth0", "okta", "temporal", "celery", "aurora", "milvus",
+    "cloudfront", "fastly", "akamai", "cloudflare", "varnish", "lambda", "airflow", "spark", "flink", "zookeeper", "etcd", "consul",
+    "vault", "prometheus", "grafana", "datadog", "jaeger", "istio", "kong", "keycloak", "auth0", "okta", "temporal", "celery",
+    "aurora", "milvus",
 )  # fmt: skip
 
 

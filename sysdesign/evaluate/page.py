@@ -108,7 +108,8 @@ def _criteria(criteria: Iterable[Criterion]) -> str:
     for criterion in criteria:
         kind, word = ("bad", "fails") if criterion.harm else ("good", "holds") if criterion.passed else ("unsure", "open")
         rows.append(
-            f"<tr><td class='mark {kind}'>{word}</td><td>{escape(_capital(criterion.name))}</td><td class=soft>{escape(criterion.detail)}</td></tr>"
+            f"<tr><td class='mark {kind}'>{word}</td><td>{escape(_capital(criterion.name))}</td>"
+            f"<td class=soft>{escape(criterion.detail)}</td></tr>"
         )
     return f"<h2>What the verdict stands on</h2><div class=card><table class=stack><tbody>{''.join(rows)}</tbody></table></div>"
 
@@ -134,11 +135,13 @@ def _plot(rows: Sequence[Row], models: Sequence[str]) -> str:
         )
         unscored = f", {counts.unscored} unscored" if counts.unscored and row.name == "score" else ""
         cells.append(
-            f"<div class=name>{escape(_capital(label))}{hint}<br><small class=soft>n {counts.n} in {counts.clusters}{unscored}</small></div>"
+            f"<div class=name>{escape(_capital(label))}{hint}<br>"
+            f"<small class=soft>n {counts.n} in {counts.clusters}{unscored}</small></div>"
             f"<div class=track>{marks}</div><div class=numbers>{lines}</div>"
         )
     key = "".join(f"<span class=key><i class={m}></i>{_NAMES.get(m, m)}</span>" for m in models)
-    scale = "<div class=head></div><div class=scale><span>0</span><span>0.25</span><span>0.5</span><span>0.75</span><span>1</span></div><div class=head></div>"
+    ticks = "".join(f"<span>{tick}</span>" for tick in ("0", "0.25", "0.5", "0.75", "1"))
+    scale = f"<div class=head></div><div class=scale>{ticks}</div><div class=head></div>"
     return f"<p>{key}</p><div class=plot>{''.join(cells)}{scale}</div>"
 
 
@@ -179,7 +182,8 @@ def _controls(summary: Summary) -> str:
             )
     head = "<thead><tr><th>Control</th><th>Model</th><th>Score</th><th>What the plain question scores more</th></tr></thead>"
     about = (
-        "The same questions, asked so that a cheat shows. Without the picture a model that looks must fall; with the graph as text only faults of "
+        "The same questions, asked so that a cheat shows. Without the picture a model that looks must fall; with the graph as text only "
+        "faults of "
         "reasoning remain; with permuted names a model that answers from habit falls; what is not there must be denied."
     )
     return f"<h2>Controls</h2><p class=soft>{about}</p><div class='card wide'><table>{head}<tbody>{''.join(rows)}</tbody></table></div>"
@@ -209,14 +213,16 @@ def _card(group: Sequence[Item], by_item: dict[str, list[Prediction]], pictures:
     questions = "".join(_question(item, by_item[item.id]) for item in group)
     first = group[0]
     title = escape(" · ".join(dict.fromkeys(v for k, v in first.slices.items() if k in ("style", "style seen", "size", "domain"))))
-    return f"<div class=card><p class=soft><small>{title}</small></p><div class='item{'' if data else ' plain'}'>{picture}<div>{questions}</div></div></div>"
+    kind = "item" if data else "item plain"
+    return f"<div class=card><p class=soft><small>{title}</small></p><div class='{kind}'>{picture}<div>{questions}</div></div></div>"
 
 
 def _question(item: Item, predictions: Sequence[Prediction]) -> str:
     answers = "".join(_answer(prediction) for prediction in predictions)
     truth = _truth(item)
     return (
-        f"<div class=question><h3>{escape(_capital(item.slices['family']))} <small class=soft>{escape(item.id)}</small></h3><p class=q>{escape(item.question)}</p>"
+        f"<div class=question><h3>{escape(_capital(item.slices['family']))} <small class=soft>{escape(item.id)}</small></h3>"
+        f"<p class=q>{escape(item.question)}</p>"
         f"{f'<p class=truth><b>Truth</b> {truth}</p>' if truth else ''}<div class=answers>{answers}</div></div>"
     )
 
@@ -227,7 +233,8 @@ def _answer(prediction: Prediction) -> str:
     faults = f"<p class=soft><small>{escape('; '.join(prediction.faults))}</small></p>" if prediction.faults else ""
     text = escape(prediction.answer) or "<span class=soft>(no answer)</span>"
     role = prediction.model
-    return f"<div class='answer {role}-a'><b>{_NAMES.get(role, role)}</b> <span class='mark {kind}'>{value}</span><pre>{text}</pre>{faults}</div>"
+    name = _NAMES.get(role, role)
+    return f"<div class='answer {role}-a'><b>{name}</b> <span class='mark {kind}'>{value}</span><pre>{text}</pre>{faults}</div>"
 
 
 def _truth(item: Item) -> str:
@@ -263,7 +270,8 @@ def _origins(result: dict[str, Any], lineage: dict[str, Any]) -> str:
     )
     rouge = ", ".join(f"{_NAMES.get(role, role)} {value:.3f}" for role, value in result.get("rouge_l", {}).items())
     overlap = f"<p class=soft>ROUGE-L against the reference answers, for reading only: {rouge}.</p>" if rouge else ""
-    return f"<h2>Where this comes from</h2><div class=card>{overlap}{listed}<details><summary>Digests</summary><table class=stack><tbody>{rows}</tbody></table></details></div>"
+    digests = f"<details><summary>Digests</summary><table class=stack><tbody>{rows}</tbody></table></details>"
+    return f"<h2>Where this comes from</h2><div class=card>{overlap}{listed}{digests}</div>"
 
 
 class _Pictures:

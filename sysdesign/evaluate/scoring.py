@@ -34,7 +34,8 @@ _DENIES = re.compile(
     r"\b(?:no|not|none|never|n't|without|lacks?|absent|missing|neither|cannot|can't|isn't|doesn't|don't|unable|nothing|unanswerable|"
     r"unknown|unspecified|false premise|nowhere)\b|n't\b", re.IGNORECASE)  # fmt: skip
 _NO_ANSWER = re.compile(
-    r"(?:(?:cannot|can't|can not|could not|impossible to|not possible to|unable to|no way to)\s+(?:be\s+)?(?:tell|told|say|said|answer|determine|know|"
+    r"(?:(?:cannot|can't|can not|could not|impossible to|not possible to|unable to|no way to)\s+(?:be\s+)?(?:tell|told|say|said|"
+    r"answer|determine|know|"
     r"read|compute|calculate|derive|state|give|infer|find)|(?:is|are|was|were)\s*(?:not|n't)\s+(?:shown|drawn|given|stated|present|visible|labell?ed|included|part|in\b|there|"
     r"specified|any|a\s)|(?:does|do|did)\s*(?:not|n't)\s+(?:show|contain|include|have|exist|appear|state|give|say|list|draw|mention|feature|specify)|there\s+(?:is|are)\s+no\b|"
     r"(?:shows?|contains?|has|have|includes?|see|find)\s+no\b|\bno\s+(?:such|component|node|box|element|service)\b|\babsent\b|\bnowhere\b|unanswerable|isn't|aren't|"

@@ -136,7 +136,7 @@ def _json_graph(value: Any) -> StatedGraph | None:
                 types[name] = item["type"]
             if isinstance(item.get("zone"), str):
                 zones[name] = item["zone"]
-    links = next((value[key] for key in ("edges", "connections", "links", "arrows") if isinstance(value.get(key), list)), [])
+    links: list[Any] = next((value[key] for key in ("edges", "connections", "links", "arrows") if isinstance(value.get(key), list)), [])
     found = [edge for item in links if (edge := _json_edge(item, ids)) is not None]
     if isinstance(value.get("zones"), dict):
         zones |= {str(member): str(zone) for zone, members in value["zones"].items() if isinstance(members, list) for member in members}

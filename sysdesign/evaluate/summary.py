@@ -14,10 +14,14 @@ from sysdesign.records import Check
 
 LOWER_IS_BETTER = frozenset({"hallucination", "invented_products", "truncated", "empty"})
 TITLES = {
-    "score": "Probe score", "numeric": "Numbers right", "choice": "Choices right", "set_f1": "Sets, F1", "set_exact": "Sets, exact", "component_f1": "Components, F1",
-    "type_accuracy": "Component types", "edge_f1": "Arrows, F1, directed", "edge_f1_undirected": "Arrows, F1, either way", "edge_label_f1": "Arrow labels, F1",
-    "zone_accuracy": "Zone membership", "box_iou": "Boxes, mean overlap", "box_found": "Boxes found (overlap 0.5)", "rejects_false_premise": "False premises rejected",
-    "hallucination": "Invented components", "invented_products": "Answers naming foreign products", "format": "Format valid", "arithmetic": "Equations right",
+    "score": "Probe score", "numeric": "Numbers right", "choice": "Choices right", "set_f1": "Sets, F1", "set_exact": "Sets, exact",
+    "component_f1": "Components, F1",
+    "type_accuracy": "Component types", "edge_f1": "Arrows, F1, directed", "edge_f1_undirected": "Arrows, F1, either way",
+    "edge_label_f1": "Arrow labels, F1",
+    "zone_accuracy": "Zone membership", "box_iou": "Boxes, mean overlap", "box_found": "Boxes found (overlap 0.5)",
+    "rejects_false_premise": "False premises rejected",
+    "hallucination": "Invented components", "invented_products": "Answers naming foreign products", "format": "Format valid",
+    "arithmetic": "Equations right",
     "truncated": "Cut at the token limit", "empty": "Empty answers", "rouge_l": "ROUGE-L (report only)", "words": "Words an answer",
 }  # fmt: skip
 

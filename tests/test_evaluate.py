@@ -1,0 +1,219 @@
+"""The stage's inner half on scripted models that know, or do not know, the truth: files, verdict, resume, bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sysdesign.config.evaluate import EvaluateConfig, Gate
+from sysdesign.config.runtime import RuntimeConfig
+from sysdesign.errors import ArtifactError, ServiceError
+from sysdesign.evaluate.contestants import Contestant
+from sysdesign.evaluate.controls import control_items
+from sysdesign.evaluate.items import Item, slices_of
+from sysdesign.evaluate.leaks import Leak
+from sysdesign.evaluate.measure import EvaluateReport, measure, scorable
+from sysdesign.graph import Architecture, Component, Edge, Zone
+from sysdesign.models.chat import ChatModel, Message
+from sysdesign.models.scripted import Scripted
+from sysdesign.prompts import Rubric
+from sysdesign.records import Check
+
+GATE = Gate(min_probes=20, min_graphs=10, draws=2_000)
+CFG = EvaluateConfig(controls=4, gate=GATE, report_probes=6)
+RUNTIME = RuntimeConfig(device="cpu", workers=1)
+
+
+def architecture(number: int) -> Architecture:
+    """A gateway that calls two services, each with a store; replicas differ by `number`."""
+    parts = [("gateway", "Gateway", "gateway"), ("orders", "Orders", "service"), ("users", "Users", "service"), ("db", "Orders DB", "sql")]
+    return Architecture(
+        title=f"Shop {number}",
+        domain="shop",
+        seed_id="none",
+        components=tuple(
+            Component(id=i, name=name, type=kind, replicas=1 + (number + k) % 5, zone="vpc") for k, (i, name, kind) in enumerate(parts)
+        ),
+        edges=(Edge(src="gateway", dst="orders"), Edge(src="gateway", dst="users"), Edge(src="orders", dst="db", mode="async")),
+        zones=(Zone(id="vpc", name="Main VPC", kind="vpc"),),
+    )
+
+
+def picture(folder: Path) -> Path:
+    from PIL import Image
+
+    path = folder / "picture.png"
+    if not path.exists():
+        Image.new("RGB", (56, 56), "white").save(path)
+    return path
+
+
+def probes(folder: Path, graphs: int) -> list[Item]:
+    """Three questions about each graph: a number, a set, the graph itself."""
+    made = []
+    for number in range(graphs):
+        graph = architecture(number)
+        names = {c.id: c.name for c in graph.components}
+        drawn = {
+            "components": [{"name": c.name, "type": c.type} for c in graph.components],
+            "edges": [{"src": names[e.src], "dst": names[e.dst]} for e in graph.edges],
+        }
+        asked = [
+            ("count", "How many replicas has Orders?", Check(kind="number", expected=graph.component("orders").replicas), str(graph.component("orders").replicas)),
+            ("callees", "What does the Gateway call?", Check(kind="set", expected=["Orders", "Users"]), "- Orders\n- Users"),
+            ("extraction", "Give the graph as JSON.", Check(kind="graph", expected=drawn), json.dumps(drawn)),
+        ]  # fmt: skip
+        made += [
+            Item(
+                id=f"p{number}-{family}", set="probe", cluster=f"g{number}", slices=slices_of(graph, family, "drawio", False), check=check, graph=graph,
+                reference=reference, messages=(Message(role="user", text=f"{question} (picture {number})", images=(picture(folder),)),),
+            )
+            for family, question, check, reference in asked
+        ]  # fmt: skip
+    return made
+
+
+def headline(folder: Path) -> list[Item]:
+    rubric = Rubric(required_components=("cache", "queue"), must_mention=(("idempotency", "idempotent"),))
+    free = Item(
+        id="h-design", set="headline", cluster="h-design", slices={"family": "design", "domain": "shop"}, rubric=rubric,
+        messages=(Message(role="user", text="Design a shop."),),
+    )  # fmt: skip
+    asked = probes(folder, 1)[0].model_copy(update={"id": "h-number", "set": "headline", "cluster": "h-number"})
+    return [free, asked]
+
+
+def knowing(items: Sequence[Item], wrong: Callable[[Item], bool] = lambda item: False) -> Callable[[Sequence[Message]], str]:
+    """A script that gives the reference answer of the probe it is asked, except where `wrong`."""
+    known = {item.question: item for item in items}
+
+    def answer(messages: Sequence[Message]) -> str:
+        item = known.get(messages[-1].text)
+        if item is None:
+            return "The diagram does not show that. GET /orders, a Redis cache, a queue, idempotency keys."
+        return "I see 77 things: Foo and Bar." if wrong(item) else item.reference
+
+    return answer
+
+
+def contestant(role: str, script: Callable[[Sequence[Message]], str], opened: list[str] | None = None) -> Contestant:
+    @contextmanager
+    def open_model(threads: int) -> Iterator[ChatModel]:
+        if opened is not None:
+            opened.append(role)
+        yield Scripted(script, name=role)
+
+    return Contestant(role=role, name=f"{role} script", digest=f"digest-{role}", size=0, open=open_model)
+
+
+def run(folder: Path, models: Sequence[Contestant], items: Sequence[Item], **changes: Any) -> EvaluateReport:
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+    arguments: dict[str, Any] = {
+        "cfg": CFG, "seed": 7, "out": out, "runtime": RUNTIME, "models": models, "probes": items, "headline": headline(folder), "leaks": [],
+        "unscorable": [], "parity": True, "lineage": {"dataset": "d"}, "cache": folder / "cache",
+    } | changes  # fmt: skip
+    return measure(arguments.pop("cfg"), **arguments)
+
+
+def test_a_model_that_knows_is_promoted_and_everything_is_written(tmp_path: Path) -> None:
+    items = probes(tmp_path, 12)
+    report = run(tmp_path, [contestant("base", knowing(items, wrong=lambda i: i.id.endswith(("count", "extraction")))), contestant("tuned", knowing(items))], items)
+    assert report.verdict == "promote", report.reasons
+    verdict = json.loads((tmp_path / "out/verdict.json").read_text())
+    assert verdict["lineage"]["dataset"] == "d" and verdict["lineage"]["questions"] == report.questions
+    assert report.values["eval/score"] == 1.0 and report.values["eval/gain"] > 0.5
+    assert report.values["eval/component_f1_base"] == 0.0
+    lines = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    assert {json.loads(line).get("control") for line in lines} >= {None, "no_picture", "graph_as_text", "absent_component"}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<script" not in page and "http" not in page.replace("http-equiv", "") and "No judge was run" in page
+
+
+def test_equal_models_are_not_promoted(tmp_path: Path) -> None:
+    items = probes(tmp_path, 12)
+    report = run(tmp_path, [contestant("base", knowing(items)), contestant("tuned", knowing(items))], items)
+    assert report.verdict == "reject" and report.values["eval/gain"] == 0.0
+
+
+def test_a_model_that_answers_nothing_is_rejected(tmp_path: Path) -> None:
+    items = probes(tmp_path, 12)
+    report = run(tmp_path, [contestant("base", knowing(items)), contestant("tuned", lambda messages: "")], items)
+    assert report.verdict == "reject"
+    assert any("empty" in reason for reason in report.reasons)
+    assert report.values["eval/empty"] == 1.0 and report.values["eval/score"] == 0.0
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"parity": None}, "no parity certificate"),
+    ({"cfg": CFG.model_copy(update={"gate": Gate(draws=2_000)})}, "at least 300 of 75"),
+])  # fmt: skip
+def test_a_missing_part_is_inconclusive(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    items = probes(tmp_path, 12)
+    models = [contestant("base", knowing(items, wrong=lambda i: True)), contestant("tuned", knowing(items))]
+    report = run(tmp_path, models, items, **change)
+    assert report.verdict == "inconclusive" and any(reason in line for line in report.reasons)
+
+
+def test_a_failed_certificate_rejects(tmp_path: Path) -> None:
+    items = probes(tmp_path, 12)
+    report = run(tmp_path, [contestant("base", knowing(items, wrong=lambda i: True)), contestant("tuned", knowing(items))], items, parity=False)
+    assert report.verdict == "reject" and "the parity certificate failed" in report.reasons
+
+
+def test_leaks_are_left_out_and_block_promotion(tmp_path: Path) -> None:
+    items = probes(tmp_path, 12)
+    models = [contestant("base", knowing(items, wrong=lambda i: True)), contestant("tuned", knowing(items))]
+    report = run(tmp_path, models, items, leaks=[Leak(id=items[0].id, reason="same graph", row="r1")])
+    assert report.verdict == "inconclusive" and report.probes == len(items) - 1
+    with pytest.raises(ArtifactError, match="at least one probe"):
+        run(tmp_path, models, items, leaks=[Leak(id=item.id, reason="same graph", row="r1") for item in items])
+
+
+def test_a_model_that_goes_away_resumes_where_it_stopped(tmp_path: Path) -> None:
+    items = probes(tmp_path, 4)
+    calls: list[str] = []
+    healthy = knowing(items)
+
+    def dying(messages: Sequence[Message]) -> str:
+        if len(calls) == 5:
+            raise ServiceError("server", "must answer", "start it")
+        calls.append(messages[-1].text)
+        return healthy(messages)
+
+    with pytest.raises(ServiceError):
+        run(tmp_path, [contestant("base", dying)], items, headline=[])
+    again: list[str] = []
+
+    def counting(messages: Sequence[Message]) -> str:
+        again.append(messages[-1].text)
+        return healthy(messages)
+
+    run(tmp_path, [contestant("base", counting), contestant("tuned", counting)], items, headline=[])
+    everything = 2 * (len(items) + len(control_items(items, CFG.controls, 7)))
+    assert len(again) == everything - 5
+    opened: list[str] = []
+    models = [contestant("base", counting, opened), contestant("tuned", counting, opened)]
+    first = (tmp_path / "out/scores.json").read_bytes()
+    run(tmp_path, models, items, headline=[])
+    assert opened == [] and (tmp_path / "out/scores.json").read_bytes() == first  # nothing asked, nothing loaded, nothing changed
+
+
+def test_probes_that_fail_their_own_reference_are_named(tmp_path: Path) -> None:
+    items = probes(tmp_path, 2)
+    bad = items[0].model_copy(update={"reference": "It has 99 of them."})
+    kept, left_out = scorable([bad, *items[1:]])
+    assert len(kept) == len(items) - 1 and left_out[0]["id"] == bad.id and "99" in left_out[0]["why"]
+
+
+def test_the_page_escapes_answers(tmp_path: Path) -> None:
+    items = probes(tmp_path, 3)
+    nasty = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    run(tmp_path, [contestant("base", knowing(items)), contestant("tuned", lambda messages: nasty)], items)
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<script>alert" not in page and "<img src=x" not in page and "&lt;script&gt;" in page
