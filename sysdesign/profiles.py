@@ -66,9 +66,13 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
             default = info.get_default(call_default_factory=True)
             yield Field(path, _type_name(info), None if default is PydanticUndefined else default, info.description or "")
             continue
+        kinds = "|".join(str(kind) for block in blocks if "kind" in block.model_fields for kind in _kinds(block))
         seen: set[str] = set()
         for block in blocks:
             for field in fields(block, path + "."):
+                if field.path == path + ".kind":
+                    default = getattr(info.get_default(call_default_factory=True), "kind", None)
+                    field = Field(field.path, kinds, default, info.description or "Which kind; the other fields follow from it.")
                 if field.path not in seen:
                     seen.add(field.path)
                     yield field
@@ -115,7 +119,7 @@ def _overlay(
                     old = {}
                 old = {"kind": kind} | old
             tree[str(name)] = old
-            block = next((b for b in blocks if len(blocks) == 1 or kind in typing.get_args(b.model_fields["kind"].annotation)), None)
+            block = next((b for b in blocks if len(blocks) == 1 or kind in _kinds(b)), None)
             origin[here] = source
             _overlay(old, value, source, origin, block, here)
         else:
@@ -138,6 +142,10 @@ def _blocks(info: FieldInfo) -> list[type[BaseModel]]:
 
     visit(info.annotation)
     return found
+
+
+def _kinds(block: type[BaseModel]) -> tuple[Any, ...]:
+    return typing.get_args(block.model_fields["kind"].annotation)
 
 
 def _explain(root: type[BaseModel], tree: Any, problem: Mapping[str, Any], origin: Mapping[Path_, str]) -> ConfigError:
