@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,8 @@ def open_upright(data: bytes, where: str) -> Image:
     if len(data) > MAX_BYTES:
         raise _too_large(where, f"{len(data) / 2**20:.0f} MiB")
     try:
-        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):  # the limit below is lower
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
         megapixels = picture.width * picture.height / 1e6
         if megapixels > MAX_MEGAPIXELS:
             raise _too_large(where, f"{picture.width} x {picture.height}, {megapixels:.0f} megapixels")

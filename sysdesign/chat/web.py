@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
@@ -88,13 +88,13 @@ def build_page(speaker: Speaker, folder: Path, *, max_tokens: int, seed: int, po
                     yield {"done": done.value.model_dump(exclude={"text"})}
                     return
 
-        return StreamingResponse(_ndjson(lines(), one_at_a_time), media_type="application/x-ndjson")
+        return StreamingResponse(_closing(_ndjson(lines(), one_at_a_time)), media_type="application/x-ndjson")
 
     async def read(request: Request) -> Response:
         picture = _find(folder, _parsed(Picture, await request.body()).picture)
         tokens = min(EXTRACT_TOKENS, speaker.context)
         found = (step.model_dump(mode="json") for step in extract(speaker, picture, max_tokens=tokens, seed=seed))
-        return StreamingResponse(_ndjson(found, one_at_a_time), media_type="application/x-ndjson")
+        return StreamingResponse(_closing(_ndjson(found, one_at_a_time)), media_type="application/x-ndjson")
 
     async def page(request: Request) -> Response:
         return FileResponse(PAGE / "page.html", headers={"Cache-Control": "no-store"})
@@ -183,7 +183,18 @@ def _parsed(kind: Any, body: bytes) -> Any:
         ) from None
 
 
-def _ndjson(events: Iterator[dict[str, Any]], lock: threading.Lock) -> Iterator[bytes]:
+async def _closing(pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+    """`pieces`, ended at once when the reader leaves: left to the garbage collector, a closed tab would hold the model."""
+    from starlette.concurrency import iterate_in_threadpool
+
+    try:
+        async for piece in iterate_in_threadpool(pieces):
+            yield piece
+    finally:
+        pieces.close()
+
+
+def _ndjson(events: Iterator[dict[str, Any]], lock: threading.Lock) -> Generator[bytes, None, None]:
     """One JSON object a line. An error after the first byte is a line too: the status was already sent."""
     with lock:
         try:
