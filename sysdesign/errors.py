@@ -19,8 +19,13 @@ class SysdesignError(Exception):
     def __init__(self, where: str, law: str, do: str, got: Any = _NOTHING) -> None:
         """`where`: file, field or flag; `law`: what must hold; `do`: the command or edit that mends it; `got`: the value."""
         self.where, self.law, self.do, self.got = where, law, do, None if got is _NOTHING else got
+        self._value = () if got is _NOTHING else (got,)
         value = "" if got is _NOTHING else f" (got {_shorten(got)})"
         super().__init__(f"{where}: {law}{value} - {do}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuilt from its parts, so that it crosses from a worker process."""
+        return type(self), (self.where, self.law, self.do, *self._value)
 
 
 class ConfigError(SysdesignError):

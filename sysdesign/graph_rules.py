@@ -7,7 +7,7 @@ Poor design is not: a single point of failure is something to ask about.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sysdesign.errors import InputError
 from sysdesign.graph import Architecture, Component, Edge
@@ -62,7 +62,9 @@ def _identity(graph: Architecture) -> list[str]:
 def _zones(graph: Architecture) -> list[str]:
     parents = {zone.id: zone.parent for zone in graph.zones}
     found = [f"zone {z.id!r} lies in zone {z.parent!r}, which does not exist" for z in graph.zones if z.parent and z.parent not in parents]
-    found += [f"component {c.id!r} lies in zone {c.zone!r}, which does not exist" for c in graph.components if c.zone and c.zone not in parents]
+    found += [
+        f"component {c.id!r} lies in zone {c.zone!r}, which does not exist" for c in graph.components if c.zone and c.zone not in parents
+    ]
     for zone in graph.zones:
         seen, at = {zone.id}, zone.parent
         while at is not None and at not in seen:
@@ -108,7 +110,7 @@ def _edges(graph: Architecture) -> list[str]:
     return found
 
 
-def _via_cache(e: Edge, label: str, types: dict[str, str], calls: set[tuple[str, str]]) -> list[str]:
+def _via_cache(e: Edge, label: str, types: Mapping[str, str], calls: set[tuple[str, str]]) -> list[str]:
     if e.via_cache not in types:
         return [f"{label} goes through the misses of {e.via_cache!r}, which does not exist"]
     if types[e.via_cache] not in CACHES:

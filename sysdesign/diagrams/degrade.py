@@ -59,13 +59,17 @@ def _perspective(picture: Image, boxes: Boxes, rng: random.Random) -> tuple[Imag
 
 def _homography(src: list[Point], dst: list[Point]) -> list[float]:
     """Eight coefficients that take each of four points to its partner."""
-    import numpy as np
-
-    rows, right = [], []
+    rows = []
     for (x, y), (u, v) in zip(src, dst, strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        right += [u, v]
-    return [float(c) for c in np.linalg.solve(np.array(rows), np.array(right))]
+        rows += [[x, y, 1.0, 0.0, 0.0, 0.0, -u * x, -u * y, u], [0.0, 0.0, 0.0, x, y, 1.0, -v * x, -v * y, v]]
+    for at in range(8):  # Gauss-Jordan, in plain floats: the same bytes whatever linear algebra is installed
+        pivot = max(range(at, 8), key=lambda row: abs(rows[row][at]))
+        rows[at], rows[pivot] = rows[pivot], rows[at]
+        rows[at] = [value / rows[at][at] for value in rows[at]]
+        for other in range(8):
+            if other != at:
+                rows[other] = [a - rows[other][at] * b for a, b in zip(rows[other], rows[at], strict=True)]
+    return [row[8] for row in rows]
 
 
 def _mapper(c: list[float]) -> Callable[[Point], Point]:
@@ -86,4 +90,6 @@ def _moved(boxes: Boxes, move: Callable[[Point], Point]) -> Boxes:
     edges = tuple(
         e.model_copy(update={"path": tuple(move(p) for p in e.path), "label": around(e.label) if e.label else None}) for e in boxes.edges
     )
-    return Boxes(components={k: around(b) for k, b in boxes.components.items()}, zones={k: around(b) for k, b in boxes.zones.items()}, edges=edges)
+    return Boxes(
+        components={k: around(b) for k, b in boxes.components.items()}, zones={k: around(b) for k, b in boxes.zones.items()}, edges=edges
+    )

@@ -101,13 +101,17 @@ def _results(waiting: Sequence[Job], out: Path, workers: int) -> Iterable[Diagra
             for done in as_completed([pool.submit(_draw_some, chunk, out) for chunk in chunks]):
                 yield from done.result()
         except BrokenProcessPool:
-            raise LimitError("drawing", "a worker process was killed, as happens when memory runs out", "run again with fewer runtime.workers") from None
+            raise LimitError(
+                "drawing", "a worker process was killed, as happens when memory runs out", "run again with fewer runtime.workers"
+            ) from None
         except SysdesignError:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _draw_some(jobs: Sequence[Job], out: Path, one: Callable[[Job, Path], DiagramRecord | Rejected] = draw) -> list[DiagramRecord | Rejected]:
+def _draw_some(
+    jobs: Sequence[Job], out: Path, one: Callable[[Job, Path], DiagramRecord | Rejected] = draw
+) -> list[DiagramRecord | Rejected]:
     return [one(job, out) for job in jobs]
 
 

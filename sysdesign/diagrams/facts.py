@@ -15,7 +15,17 @@ from sysdesign.graph import Architecture, Component, Edge, Flow
 COMPONENT_KINDS = (
     "technology", "replicas", "capacity_qps", "service_ms", "p99_ms", "azs", "stateful", "replication", "storage_gb", "cost_usd", "availability", "hit_ratio",
 )  # fmt: skip
-EDGE_KINDS = ("protocol", "calls_per_request", "via_cache", "payload_kb", "timeout_ms", "retries", "dependency", "alt_group", "parallel_group")
+EDGE_KINDS = (
+    "protocol",
+    "calls_per_request",
+    "via_cache",
+    "payload_kb",
+    "timeout_ms",
+    "retries",
+    "dependency",
+    "alt_group",
+    "parallel_group",
+)
 FLOW_KINDS = ("avg_qps", "peak_qps", "slo_p99_ms", "slo_availability")
 KINDS = frozenset(
     [f"component.{k}" for k in (*COMPONENT_KINDS, "name", "type", "zone")]
@@ -142,7 +152,11 @@ def legend(graph: Architecture, show: Collection[str]) -> list[str]:
     notes = []
     if graph.edges:
         notes.append("solid arrow: waits for the answer, dashed: asynchronous")
-    per = [word for kind, word in (("capacity_qps", "rps"), ("cost_usd", "$"), ("availability", "%"), ("storage_gb", "GB")) if f"component.{kind}" in show]
+    per = [
+        word
+        for kind, word in (("capacity_qps", "rps"), ("cost_usd", "$"), ("availability", "%"), ("storage_gb", "GB"))
+        if f"component.{kind}" in show
+    ]
     if per:
         notes.append(f"{', '.join(per)} in a box: each replica")
     unmarked = [
@@ -175,7 +189,9 @@ def visible(graph: Architecture, show: Collection[str]) -> tuple[str, ...]:
     by_legend = ("calls_per_request", "retries", "dependency", "alt_group", "parallel_group", "via_cache")
     for index, e in enumerate(graph.edges):
         keys += [f"edge:{index}.src", f"edge:{index}.dst", f"edge:{index}.mode"]
-        keys += [f"edge:{index}.{kind}" for kind in EDGE_KINDS if f"edge.{kind}" in show and (kind in by_legend or getattr(e, kind) is not None)]
+        keys += [
+            f"edge:{index}.{kind}" for kind in EDGE_KINDS if f"edge.{kind}" in show and (kind in by_legend or getattr(e, kind) is not None)
+        ]
     for zone in graph.zones:
         keys += [f"zone:{zone.id}.name", f"zone:{zone.id}.kind", f"zone:{zone.id}.parent"]
     for f in graph.flows:

@@ -103,7 +103,16 @@ def _lacks(family: str, letter: str) -> bool:
     if letter.isspace() or (letter.isascii() and letter.isprintable()):
         return False
     # right-to-left scripts and combining marks need shaping, which the basic layout engine does not do
-    if unicodedata.bidirectional(letter) in ("R", "AL", "AN") or unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cc", "Cf", "Co", "Cn", "Cs"):
+    if unicodedata.bidirectional(letter) in ("R", "AL", "AN") or unicodedata.category(letter) in (
+        "Mn",
+        "Mc",
+        "Me",
+        "Cc",
+        "Cf",
+        "Co",
+        "Cn",
+        "Cs",
+    ):
         return True
     face = font(family, 24.0)
     return bytes(face.getmask(letter)) == bytes(face.getmask("\uffff"))

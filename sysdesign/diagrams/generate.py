@@ -39,8 +39,33 @@ _FITTING: dict[ComponentType, dict[str, tuple[str, ...]]] = {
     "client": {"mobile": ("Flutter", "Swift", "Kotlin"), "web": ("React", "Vue"), "portal": ("React", "Vue"), "console": ("React", "Vue")},
     "external": {"payment": ("Stripe", "Adyen", "PayPal"), "sms": ("Twilio",), "email": ("SendGrid",)},
 }
-_ANY: tuple[ComponentType, ...] = ("service", "service", "service", "sql", "nosql", "cache", "queue", "worker", "monitor", "external", "client", "object")
-_AT_MOST = {"dns": 1, "lb": 2, "gateway": 2, "cdn": 1, "auth": 1, "monitor": 1, "warehouse": 1, "scheduler": 1, "client": 3, "search": 2, "object": 2}
+_ANY: tuple[ComponentType, ...] = (
+    "service",
+    "service",
+    "service",
+    "sql",
+    "nosql",
+    "cache",
+    "queue",
+    "worker",
+    "monitor",
+    "external",
+    "client",
+    "object",
+)
+_AT_MOST = {
+    "dns": 1,
+    "lb": 2,
+    "gateway": 2,
+    "cdn": 1,
+    "auth": 1,
+    "monitor": 1,
+    "warehouse": 1,
+    "scheduler": 1,
+    "client": 3,
+    "search": 2,
+    "object": 2,
+}
 
 
 def generate(cfg: DiagramsConfig, prompts: Sequence[SeedPrompt], seed: int, index: int, attempt: int = 0) -> Architecture:
@@ -71,9 +96,13 @@ def generate(cfg: DiagramsConfig, prompts: Sequence[SeedPrompt], seed: int, inde
     flows = numbers.flows(entries[:3], min(max(wanted, 20), 200_000), prompt.scale.peak_to_average, rng)
     missed = {e.via_cache for e in draft.edges if e.via_cache}
     ratios = {p.id: numbers.hit_ratio(rng) for p in draft.parts if p.id in missed}
-    plain = [Component(id=p.id, name=p.name, type=p.type, technology=p.technology, zone=p.zone, hit_ratio=ratios.get(p.id)) for p in draft.parts]
+    plain = [
+        Component(id=p.id, name=p.name, type=p.type, technology=p.technology, zone=p.zone, hit_ratio=ratios.get(p.id)) for p in draft.parts
+    ]
     rate = numbers.loads(_forward(draft), draft.edges, {f.entry: f.peak_qps for f in flows}, ratios)
-    tight = rng.choice([p.id for p in draft.parts if p.type in ("service", "sql", "nosql", "worker", "gateway", "search", "model")] or [draft.parts[-1].id])
+    tight = rng.choice(
+        [p.id for p in draft.parts if p.type in ("service", "sql", "nosql", "worker", "gateway", "search", "model")] or [draft.parts[-1].id]
+    )
     worst = rng.choice((0.8, 0.85, 0.9, 1.1, 1.2, 1.35))
     components = [numbers.fill(c, rate[c.id], worst if c.id == tight else rng.uniform(0.25, 0.68), rng) for c in plain]
     graph = Architecture(
@@ -160,12 +189,24 @@ def _technology(kind: ComponentType, name: str, provider: str, rng: random.Rando
 def _nonsense_parts(size: int, rng: random.Random) -> list[Part]:
     names = rng.sample(NONSENSE, size)
     kinds: list[ComponentType] = ["client"]
-    menu: tuple[ComponentType, ...] = ("service", "worker", "cache", "sql", "nosql", "queue", "stream", "gateway", "function", "object", "search", "model", "lb")
+    menu: tuple[ComponentType, ...] = (
+        "service",
+        "worker",
+        "cache",
+        "sql",
+        "nosql",
+        "queue",
+        "stream",
+        "gateway",
+        "function",
+        "object",
+        "search",
+        "model",
+        "lb",
+    )
     kinds += [rng.choice(menu) for _ in range(size - 1)]
     known = rng.random() < 0.5  # half of them name real technologies, in places where nobody would expect them
     return [
         Part(_ident(name, set()), name, kind, rng.choice(TECHNOLOGIES[kind])[0] if known and kind != "client" else None)
         for name, kind in zip(names, kinds, strict=True)
     ]
-
-

@@ -40,7 +40,9 @@ def icon(name: str, size_px: int) -> Image:
 
     picture = _original(name)
     scale = size_px / max(picture.size)
-    fitted = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    fitted = picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), Image.Resampling.LANCZOS, reducing_gap=2.0
+    )
     square = Image.new("RGBA", (size_px, size_px), (0, 0, 0, 0))
     square.paste(fitted, ((size_px - fitted.width) // 2, (size_px - fitted.height) // 2))
     return square

@@ -74,8 +74,8 @@ class Ink:
         anchor = "mm" if centred else "lm"
         place = (round(at[0]), round(at[1]))
         self._draw.text(place, text, font=face, fill=colour, anchor=anchor)
-        box = self._draw.textbbox(place, text, font=face, anchor=anchor)
-        self.texts.append((text, tuple(float(v) for v in box)))
+        x0, y0, x1, y1 = self._draw.textbbox(place, text, font=face, anchor=anchor)
+        self.texts.append((text, (float(x0), float(y0), float(x1), float(y1))))
         self.smallest_px = min(self.smallest_px, size_px)
         return self.texts[-1][1]
 

@@ -10,10 +10,10 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from sysdesign.errors import ToolError
 from sysdesign.graph import Architecture
@@ -92,9 +92,14 @@ def place(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, us
 
         return place_python(graph, sizes, direction=direction)
     source = dot_source(graph, sizes, direction=direction, splines=splines)
-    done = subprocess.run(["dot", "-Tjson0"], input=source, capture_output=True, text=True, timeout=120, check=False)
+    try:
+        done = subprocess.run(["dot", "-Tjson0"], input=source, capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise ToolError("dot -Tjson0", f"must run ({err})", "install Graphviz again, or set diagrams.layout=python") from None
     if done.returncode != 0 or not done.stdout.strip():
-        said = (done.stderr.strip().splitlines() or ["no output"])[0]
+        if splines == "ortho":  # Graphviz before 3.0 dies on some graphs with right-angled arrows in clusters
+            return place(graph, sizes, direction=direction, splines="polyline", using=using)
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ToolError("dot -Tjson0", f"must lay out {graph.title[:40]!r}: {said}", "update Graphviz, or set diagrams.layout=python")
     return _read(json.loads(done.stdout), graph, sizes, splines)
 
@@ -103,7 +108,7 @@ def dot_source(graph: Architecture, sizes: Sizes, *, direction: str, splines: st
     """The Graphviz program. Boxes and labels are empty tables of the measured size: Graphviz never sees a letter."""
     lines = [
         "digraph g {",
-        f'graph [rankdir={direction} splines={splines} nodesep=0.42 ranksep={0.55 if splines != "ortho" else 0.6} pad=0 margin=0 fontsize=1];',
+        f"graph [rankdir={direction} splines={splines} nodesep=0.42 ranksep={0.55 if splines != 'ortho' else 0.6} pad=0 margin=0 fontsize=1];",
         'node [shape=box fixedsize=true label="" margin=0]; edge [arrowsize=0.9 fontsize=1];',
     ]
     children: dict[str | None, list[str]] = {}
@@ -136,7 +141,7 @@ def _table(size: Size) -> str:
     return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0" FIXEDSIZE="TRUE" WIDTH="{w}" HEIGHT="{h}"><TR><TD></TD></TR></TABLE>>'
 
 
-def _read(found: dict, graph: Architecture, sizes: Sizes, splines: str) -> Placed:
+def _read(found: dict[str, Any], graph: Architecture, sizes: Sizes, splines: str) -> Placed:
     x0, y0, x1, y1 = (float(v) for v in found["bb"].split(","))
 
     def point(text: str) -> Point:
@@ -162,7 +167,7 @@ def _read(found: dict, graph: Architecture, sizes: Sizes, splines: str) -> Place
     return Placed(x1 - x0, y1 - y0, nodes, zones, routes, titles)
 
 
-def _path(pos: str, point, splines: str) -> list[Point]:
+def _path(pos: str, point: Callable[[str], Point], splines: str) -> list[Point]:
     tip, controls = None, []
     for word in pos.split():
         if word.startswith("e,"):

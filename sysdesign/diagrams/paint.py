@@ -148,7 +148,15 @@ def _zone_title(ink: Ink, line: Line, at: Point | None, style: Style, frame: Fra
     if at is None:
         return
     x, y = frame.point(at)
-    ink.text((x, y + line_height(line) * frame.scale / 2), line.text, style.family, frame.px(line.px), style.zone_ink, bold=line.bold, centred=False)
+    ink.text(
+        (x, y + line_height(line) * frame.scale / 2),
+        line.text,
+        style.family,
+        frame.px(line.px),
+        style.zone_ink,
+        bold=line.bold,
+        centred=False,
+    )
 
 
 def _label(ink: Ink, lines: list[Line], middle: Point | None, size: tuple[float, float] | None, style: Style, frame: Frame) -> Box:
@@ -182,7 +190,9 @@ def _captions(ink: Ink, scene: Scene, style: Style, frame: Frame) -> None:
         at += style.text_px * 1.3 * s
 
 
-def _line(ink: Ink, path: Sequence[Point], colour: Colour, width: float, style: Style, frame: Frame, rng: random.Random, *, dashed: bool) -> None:
+def _line(
+    ink: Ink, path: Sequence[Point], colour: Colour, width: float, style: Style, frame: Frame, rng: random.Random, *, dashed: bool
+) -> None:
     shaken = wobble(path, 1.2 * frame.scale, rng) if style.hand else list(path)
     for piece in dash(shaken, 7.5 * frame.scale, 5 * frame.scale) if dashed else [shaken]:
         ink.stroke(piece, colour, max(1.0, width * frame.scale))

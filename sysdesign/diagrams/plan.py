@@ -50,7 +50,16 @@ def fresh(cfg: DiagramsConfig, prompts: Sequence[SeedPrompt], seed: int, index: 
 def job(cfg: DiagramsConfig, graph: Architecture, seed: int, index: int, style: str, degraded: str | None) -> Job:
     """The picture of one generated graph."""
     bundles = facts.choose(graph, cfg.fact_density, random.Random(f"{seed}/{index}/facts"))
-    return Job(id=f"d{index:05d}", folder="images", graph=graph, style=style, degraded=degraded, bundles=tuple(bundles), seed=f"{seed}/{index}", **_limits(cfg))
+    return Job(
+        id=f"d{index:05d}",
+        folder="images",
+        graph=graph,
+        style=style,
+        degraded=degraded,
+        bundles=tuple(bundles),
+        seed=f"{seed}/{index}",
+        **_limits(cfg),
+    )
 
 
 def headline_jobs(cfg: DiagramsConfig, prompts: Sequence[HeadlinePrompt], seed: int) -> list[Job]:

@@ -72,7 +72,7 @@ def render(
     partial = out.with_name(f".{out.name}.tmp")
     picture.save(partial, format="PNG", compress_level=4)
     partial.replace(out)
-    return Rendered(*picture.size, boxes, facts.visible(graph, show), smallest, using, degraded, tuple(ink.texts))
+    return Rendered(picture.width, picture.height, boxes, facts.visible(graph, show), smallest, using, degraded, tuple(ink.texts))
 
 
 def _fit(graph, style, scene: Scene, rng, using, max_pixels, max_aspect, min_font_px) -> Frame:  # type: ignore[no-untyped-def]

@@ -89,7 +89,10 @@ def shape_of(c: Component, style: Style) -> str:
 
 def _node(c: Component, style: Style, show: Collection[str]) -> list[Line]:
     name = clean(c.name)
-    lines = [Line(t, "name", style.name_px, style.bold) for t in wrap(family_for(style.family, name), style.name_px, name, NAME_LIMIT, style.bold)]
+    lines = [
+        Line(t, "name", style.name_px, style.bold)
+        for t in wrap(family_for(style.family, name), style.name_px, name, NAME_LIMIT, style.bold)
+    ]
     under = clean(facts.subtitle(c, show))
     under = f"[{under}]" if style.bracket else under
     lines += [Line(t, "soft", style.text_px) for t in wrap(family_for(style.family, under), style.text_px, under, NAME_LIMIT)]

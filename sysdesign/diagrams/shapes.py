@@ -83,7 +83,10 @@ def outline(shape: str, box: Box, corner: float, scale: float) -> tuple[Path, li
             return _same(rounded((x0, y0 + 2.1 * radius, x1, y1), 10 * scale), head)
         case "corners":
             arm = min(18 * scale, (x1 - x0) / 3, (y1 - y0) / 3)
-            marks = [[(x, y + dy * arm), (x, y), (x + dx * arm, y)] for x, y, dx, dy in ((x0, y0, 1, 1), (x1, y0, -1, 1), (x1, y1, -1, -1), (x0, y1, 1, -1))]
+            marks = [
+                [(x, y + dy * arm), (x, y), (x + dx * arm, y)]
+                for x, y, dx, dy in ((x0, y0, 1, 1), (x1, y0, -1, 1), (x1, y1, -1, -1), (x0, y1, 1, -1))
+            ]
             return rounded(box, 0), marks
         case "round":
             return _same(rounded(box, 12 * scale))
@@ -158,7 +161,10 @@ def arrowhead(tip: Point, before: Point, size: float) -> Path:
 def _arc(cx: float, cy: float, rx: float, ry: float, start: float, end: float, steps: int = 0) -> Path:
     count = steps or max(8, int(abs(end - start) / 12))
     return [
-        (cx + rx * math.cos(math.radians(start + (end - start) * i / count)), cy + ry * math.sin(math.radians(start + (end - start) * i / count)))
+        (
+            cx + rx * math.cos(math.radians(start + (end - start) * i / count)),
+            cy + ry * math.sin(math.radians(start + (end - start) * i / count)),
+        )
         for i in range(count + 1)
     ]
 

@@ -88,5 +88,8 @@ def _nesting(record: DiagramRecord) -> str:
 
 def _kinds(record: DiagramRecord) -> set[str]:
     """Kinds that have at least one visible fact in the picture."""
-    heads = ((key.split(":", 1)[0] if key.startswith(("edge:", "flow:", "zone:")) else "component", key.rsplit(".", 1)[1]) for key in record.visible)
+    heads = (
+        (key.split(":", 1)[0] if key.startswith(("edge:", "flow:", "zone:")) else "component", key.rsplit(".", 1)[1])
+        for key in record.visible
+    )
     return {f"{head}.{field}" for head, field in heads}

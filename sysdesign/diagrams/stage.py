@@ -41,7 +41,9 @@ class DiagramsReport(Report):
             "count": self.count, "headline": self.headline, "topologies": self.topologies, "rejected": self.rejected,
             "components_median": self.components_median, "min_font_px": self.min_font_px, "pixels_max": self.pixels_max,
         }  # fmt: skip
-        return {f"diagrams/{key}": float(value) for key, value in named.items()} | {f"diagrams/style_{k}": float(v) for k, v in self.styles.items()}
+        return {f"diagrams/{key}": float(value) for key, value in named.items()} | {
+            f"diagrams/style_{k}": float(v) for k, v in self.styles.items()
+        }
 
     def note(self) -> str:
         """One sentence, with the layout that was used and why."""
@@ -63,7 +65,9 @@ def diagrams(cfg: DiagramsConfig, *, seed: int, out: Path, log: MetricLog, runti
     prompts, questions = seed_prompts(), headline_prompts()
     using = engine(cfg.layout)
     cfg = cfg.model_copy(update={"layout": using})  # decided once, not by each worker
-    workers = runtime.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else runtime.workers or os.cpu_count() or 1
+    workers = (
+        runtime.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else runtime.workers or os.cpu_count() or 1
+    )
     out.mkdir(parents=True, exist_ok=True)
 
     asked = headline_jobs(cfg, questions, seed)
@@ -71,7 +75,9 @@ def diagrams(cfg: DiagramsConfig, *, seed: int, out: Path, log: MetricLog, runti
     drawn = draw_all([*asked, *jobs], out, workers, "diagrams")
     for wanted in asked:
         if isinstance(result := drawn[wanted.id], Rejected):
-            raise InputError(f"evaluation prompt {wanted.id}", f"its picture must be legible ({result.detail})", "release a version with a smaller graph")
+            raise InputError(
+                f"evaluation prompt {wanted.id}", f"its picture must be legible ({result.detail})", "release a version with a smaller graph"
+            )
 
     rejected = [r for j in jobs if isinstance(r := drawn[j.id], Rejected)]
     seen = {j.graph.topology() for j in jobs}
@@ -81,7 +87,9 @@ def diagrams(cfg: DiagramsConfig, *, seed: int, out: Path, log: MetricLog, runti
             attempt += 1
             if attempt > REPLACEMENTS:
                 law = f"one of {REPLACEMENTS} graphs must be legible; the last: {rejected[-1].detail}"
-                raise LimitError(f"diagram {first.id}", law, "lower diagrams.max_components or diagrams.min_font_px, or raise diagrams.max_pixels")
+                raise LimitError(
+                    f"diagram {first.id}", law, "lower diagrams.max_components or diagrams.min_font_px, or raise diagrams.max_pixels"
+                )
             graph = fresh(cfg, prompts, seed, index, attempt * 100, seen)
             again = drawn[first.id] = draw(job(cfg, graph, seed, index, first.style, first.degraded), out)
             if isinstance(again, Rejected):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from sysdesign.config.diagrams import DiagramsConfig
 from sysdesign.diagrams.vocabulary import PROTOCOLS
 from sysdesign.graph import ComponentType, Edge
 
-STORES = ("sql", "nosql", "object", "search", "warehouse")
-CALLERS = ("service", "function", "worker")
-LEAVES = (*STORES, "external", "model", "auth", "monitor", "cache")
+STORES: tuple[ComponentType, ...] = ("sql", "nosql", "object", "search", "warehouse")
+LEAVES: tuple[ComponentType, ...] = (*STORES, "external", "model", "auth", "monitor", "cache")
 ORDER: tuple[ComponentType, ...] = (
     "client", "dns", "cdn", "lb", "gateway", "auth", "service", "scheduler", "queue", "stream", "function", "worker", "model", "cache",
     "sql", "nosql", "object", "search", "warehouse", "external", "monitor",
@@ -53,7 +53,7 @@ class Draft:
         return any(e.src == src and e.dst == dst for e in self.edges)
 
 
-def join(draft: Draft, rng: random.Random, src: str, dst: str, **fields: object) -> None:
+def join(draft: Draft, rng: random.Random, src: str, dst: str, **fields: Any) -> None:
     """Add one arrow with the protocol its target speaks; does nothing where the arrow exists or would be a loop."""
     if src == dst or draft.has(src, dst):
         return
@@ -63,7 +63,7 @@ def join(draft: Draft, rng: random.Random, src: str, dst: str, **fields: object)
         fields.setdefault("mode", "async")
     if types[dst] == "monitor":
         fields.setdefault("dependency", "soft")
-    draft.edges.append(Edge(src=src, dst=dst, **fields))  # type: ignore[arg-type]
+    draft.edges.append(Edge(src=src, dst=dst, **fields))
 
 
 def wire(draft: Draft, cfg: DiagramsConfig, rng: random.Random) -> None:
@@ -145,7 +145,13 @@ def _services(draft: Draft, cfg: DiagramsConfig, rng: random.Random, hubs: list[
             continue
         parent = rng.choice(open_hubs) if open_hubs and (at < front or not callers) else rng.choice(callers or hubs or services[:at])
         depth[service] = depth.get(parent, 0) + 1
-        join(draft, rng, parent, service, calls_per_request=rng.choice((1, 1, 1, 1, 2, 3, 0.5)) if parent not in hubs else rng.choice((1, 1, 1, 0.5, 0.2)))
+        join(
+            draft,
+            rng,
+            parent,
+            service,
+            calls_per_request=rng.choice((1, 1, 1, 1, 2, 3, 0.5)) if parent not in hubs else rng.choice((1, 1, 1, 0.5, 0.2)),
+        )
     for auth in draft.of("auth"):
         join(draft, rng, (hubs or services or draft.of("function", "client"))[0], auth)
     for function in draft.of("function"):
@@ -190,16 +196,29 @@ def _messages(draft: Draft, rng: random.Random) -> None:
     for at, channel in enumerate(channels):
         for producer in rng.sample(producers, min(len(producers), rng.choice((1, 1, 2)))):
             join(draft, rng, producer, channel, calls_per_request=rng.choice((1, 1, 0.5, 0.2)))
-        consumers = workers[at :: len(channels)] or [f for f in functions if not any(e.dst == f for e in draft.edges)] or draft.of("warehouse", "search")
+        consumers = (
+            workers[at :: len(channels)]
+            or [f for f in functions if not any(e.dst == f for e in draft.edges)]
+            or draft.of("warehouse", "search")
+        )
         for consumer in consumers:
-            join(draft, rng, channel, consumer, protocol="consume" if consumer in workers else "trigger" if consumer in functions else "sink")
+            join(
+                draft, rng, channel, consumer, protocol="consume" if consumer in workers else "trigger" if consumer in functions else "sink"
+            )
     for at, scheduler in enumerate(draft.of("scheduler")):
         targets = (workers + functions)[at::2] or producers[-1:]
         for target in targets[:3]:
             join(draft, rng, scheduler, target, protocol="cron")
     for worker in workers:
         if not any(e.dst == worker for e in draft.edges):
-            join(draft, rng, rng.choice(channels or draft.of("scheduler") or producers), worker, mode="async", protocol=rng.choice(("consume", "trigger")))
+            join(
+                draft,
+                rng,
+                rng.choice(channels or draft.of("scheduler") or producers),
+                worker,
+                mode="async",
+                protocol=rng.choice(("consume", "trigger")),
+            )
         targets = [t for t in draft.of(*STORES, "external", "model") if not any(e.dst == t for e in draft.edges)] or draft.of(*STORES)
         for target in rng.sample(targets, min(len(targets), rng.choice((1, 1, 2)))):
             join(draft, rng, worker, target)
@@ -217,8 +236,8 @@ def _leaves(draft: Draft, rng: random.Random) -> None:
         join(draft, rng, rng.choice(callers), external, retries=rng.choice((0, 1, 2, 3)), dependency=rng.choice(("hard", "soft")))
     for leaf in draft.of("model", "warehouse"):
         if not any(e.dst == leaf for e in draft.edges):
-            source = (draft.of("worker", "stream") or callers) if leaf in draft.of("warehouse") else callers
-            join(draft, rng, rng.choice(source), leaf)
+            feeders = (draft.of("worker", "stream") or callers) if leaf in draft.of("warehouse") else callers
+            join(draft, rng, rng.choice(feeders), leaf)
     watched = draft.of("service", "gateway", "worker")
     for monitor in draft.of("monitor"):
         for source in rng.sample(watched, min(len(watched), rng.choice((1, 2, 3)))):

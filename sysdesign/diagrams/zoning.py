@@ -17,7 +17,16 @@ _REGIONS = {
 }  # fmt: skip
 _NETWORK = {"aws": "VPC", "gcp": "VPC", "azure": "VNet", "open": "Network"}
 _OUTSIDE = ("client", "external", "dns", "cdn")
-_TIER = {"lb": "public", "gateway": "public", "auth": "app", "monitor": "app", "scheduler": "app", "queue": "app", "stream": "app", "model": "app"}
+_TIER = {
+    "lb": "public",
+    "gateway": "public",
+    "auth": "app",
+    "monitor": "app",
+    "scheduler": "app",
+    "queue": "app",
+    "stream": "app",
+    "model": "app",
+}
 
 
 def zones(draft: Draft, depth: int, provider: str, nonsense: bool, rng: random.Random) -> list[Zone]:
@@ -52,7 +61,9 @@ def regions(draft: Draft, provider: str, room: int, rng: random.Random) -> list[
     for at, edge in enumerate(draft.edges):
         copied_cache = suffix.get(edge.via_cache, edge.via_cache) if edge.via_cache else None
         if edge.src in ids:
-            added.append(edge.model_copy(update={"src": suffix[edge.src], "dst": suffix.get(edge.dst, edge.dst), "via_cache": copied_cache}))
+            added.append(
+                edge.model_copy(update={"src": suffix[edge.src], "dst": suffix.get(edge.dst, edge.dst), "via_cache": copied_cache})
+            )
         elif edge.dst in ids and edge.mode == "sync" and edge.via_cache in (None, edge.src):
             group = {"alt_group": f"geo{at}", "parallel_group": None}
             draft.edges[at] = edge.model_copy(update=group)
