@@ -156,9 +156,7 @@ class HeadlinePrompt(Record):
     """One of the thirty held-out questions: over a hand-made picture (`graph`, `style`, `show`) or text alone."""
 
     id: Kebab
-    category: Literal[
-        "extraction", "numeric", "relation", "grounding", "false-premise", "critique", "design", "estimation", "tradeoff"
-    ]
+    category: Literal["extraction", "numeric", "relation", "grounding", "false-premise", "critique", "design", "estimation", "tradeoff"]
     domain: str
     prompt: str
     graph: Architecture | None = None
@@ -242,20 +240,22 @@ def _lock() -> dict[str, str]:
     try:
         return TypeAdapter(dict[str, str]).validate_json(_read("lock.json"))
     except ValidationError as error:
-        raise InputError("prompts/lock.json", "must map file names to sha256", "restore it with `git checkout prompts/lock.json`") from error
+        raise InputError(
+            "prompts/lock.json", "must map file names to sha256", "restore it with `git checkout prompts/lock.json`"
+        ) from error
 
 
 def main(argv: list[str]) -> int:
     """`python -m sysdesign.prompts lock`."""
     if argv != ["lock"]:
-        print("usage: python -m sysdesign.prompts lock   (adds new files of prompts/ to lock.json)", file=sys.stderr)
+        sys.stderr.write("usage: python -m sysdesign.prompts lock   (adds new files of prompts/ to lock.json)\n")
         return 2
     try:
         added = lock_new()
     except SysdesignError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    print(f"locked {len(added)} new file(s){': ' if added else ''}{', '.join(added)}")
+    sys.stdout.write(f"locked {len(added)} new file(s){': ' if added else ''}{', '.join(added)}\n")
     return 0
 
 
