@@ -1,0 +1,103 @@
+"""Picture bytes -> one resized PNG for each distinct picture, named by its content, with the size the model will see.
+
+This is the only place where a training picture is decoded: everything after works with sizes and stored files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from sysdesign.graph import Record
+from sysdesign.models.picture import PicturePolicy
+from sysdesign.models.rows import Unfit
+from sysdesign.records import append_jsonl, recover_jsonl
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_ASPECT = 50  # the processors refuse 200; text in anything near that cannot be read anyway
+MIN_SIDE_PX = 8
+
+
+class Picture(Record):
+    """One stored picture. `outline`: 256 bits, whose Hamming distance says how alike two pictures look."""
+
+    source_sha256: str
+    name: str  # below images/
+    width: int
+    height: int
+    source_width: int
+    source_height: int
+    outline: str
+
+
+class PictureStore:
+    """`images/` of a dataset in the making; safe to use from several threads, and to reopen after a kill."""
+
+    def __init__(self, out: Path, journal: Path, policy: PicturePolicy, max_pixels: int) -> None:
+        self._folder, self._journal, self._policy, self._max_pixels = out / "images", journal, policy, max_pixels
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        found = recover_jsonl(journal, Picture)
+        self._known = {picture.source_sha256: picture for picture in found if (self._folder / picture.name).is_file()}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, data: bytes) -> Picture:
+        """Store the picture once, however often it comes. Raises Unfit when it cannot or must not be decoded."""
+        source = hashlib.sha256(data).hexdigest()
+        known = self._known.get(source)
+        if known is not None:
+            return known
+        image, outline, size = self._decode(data)
+        stored = io.BytesIO()
+        image.save(stored, format="PNG", compress_level=4)
+        name = hashlib.sha256(stored.getvalue()).hexdigest()[:16] + ".png"
+        path = self._folder / name
+        if not path.exists():
+            partial = path.with_suffix(f".{threading.get_ident()}.tmp")
+            partial.write_bytes(stored.getvalue())
+            partial.replace(path)
+        picture = Picture(
+            source_sha256=source, name=name, width=image.width, height=image.height,
+            source_width=size[0], source_height=size[1], outline=outline,
+        )  # fmt: skip
+        with self._lock:
+            if source not in self._known:
+                self._known[source] = picture
+                append_jsonl(self._journal, picture)
+        return picture
+
+    def all(self) -> list[Picture]:
+        """Every picture, in an order that does not depend on which thread was first."""
+        return sorted(self._known.values(), key=lambda picture: (picture.name, picture.source_sha256))
+
+    def _decode(self, data: bytes) -> tuple[Any, str, tuple[int, int]]:
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                width, height = opened.size
+                if width * height > self._max_pixels:
+                    raise Unfit("picture_bomb", f"{width} x {height} px is more than the {self._max_pixels:,} allowed")
+                if min(width, height) < MIN_SIDE_PX:
+                    raise Unfit("picture_small", f"{width} x {height} px")
+                if max(width, height) > MAX_ASPECT * min(width, height):
+                    raise Unfit("picture_shape", f"{width} x {height} px is longer than {MAX_ASPECT}:1")
+                opened.load()
+                upright = ImageOps.exif_transpose(opened)
+                fitted = self._policy.fit(upright)
+        except Unfit:
+            raise
+        except Image.DecompressionBombError as error:
+            raise Unfit("picture_bomb", str(error)) from None
+        except Exception as error:  # decoders of hostile bytes raise almost anything: SyntaxError, struct.error, zlib.error, ...
+            raise Unfit("picture_unreadable", f"{type(error).__name__}: {error}"[:200]) from None
+        small = fitted.convert("L").resize((17, 16), Image.Resampling.BOX).tobytes()
+        rows = [small[17 * row : 17 * row + 17] for row in range(16)]
+        bits = "".join("1" if left > right else "0" for row in rows for left, right in pairwise(row))
+        return fitted, f"{int(bits, 2):064x}", (width, height)
