@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,8 @@ def _port(child: subprocess.Popen[str], timeout_s: float) -> int | None:
 
 
 def _failure(child: subprocess.Popen[str], messages: Any, file: Path) -> Exception:
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(1)  # it has closed its output, and may not have ended yet
     code = child.poll()
     messages.seek(0)
     lines = [line.strip() for line in messages.read().decode(errors="replace").splitlines() if line.strip()]
