@@ -101,7 +101,7 @@ def _edges(graph: Architecture) -> list[str]:
         if e.src == e.dst:
             found.append(f"{label} is a loop")
         if e.via_cache is not None:
-            found += _via_cache(e, label, types, calls)
+            found += _via_cache(e, e.via_cache, label, types, calls)
     pairs = Counter((e.src, e.dst, e.mode) for e in graph.edges)
     found += [f"{src} -> {dst} ({mode}) is drawn {count} times" for (src, dst, mode), count in pairs.items() if count > 1]
     for field in ("alt_group", "parallel_group"):
@@ -110,15 +110,15 @@ def _edges(graph: Architecture) -> list[str]:
     return found
 
 
-def _via_cache(e: Edge, label: str, types: Mapping[str, str], calls: set[tuple[str, str]]) -> list[str]:
-    if e.via_cache not in types:
-        return [f"{label} goes through the misses of {e.via_cache!r}, which does not exist"]
-    if types[e.via_cache] not in CACHES:
-        return [f"{label} goes through the misses of {e.via_cache!r}, a {types[e.via_cache]}, not a cache"]
-    if e.via_cache == e.dst:
+def _via_cache(e: Edge, cache: str, label: str, types: Mapping[str, str], calls: set[tuple[str, str]]) -> list[str]:
+    if cache not in types:
+        return [f"{label} goes through the misses of {cache!r}, which does not exist"]
+    if types[cache] not in CACHES:
+        return [f"{label} goes through the misses of {cache!r}, a {types[cache]}, not a cache"]
+    if cache == e.dst:
         return [f"{label} goes through the misses of its own target"]
-    if e.via_cache != e.src and (e.src, e.via_cache) not in calls:
-        return [f"{label} goes through the misses of {e.via_cache!r}, which {e.src!r} never asks"]
+    if cache != e.src and (e.src, cache) not in calls:
+        return [f"{label} goes through the misses of {cache!r}, which {e.src!r} never asks"]
     return []
 
 

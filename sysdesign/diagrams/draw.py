@@ -26,6 +26,7 @@ class Job(Record):
     id: str
     folder: Literal["images", "headline"]
     graph: Architecture
+    topology: str
     style: str
     degraded: str | None = None
     bundles: tuple[tuple[str, ...], ...]
@@ -54,7 +55,7 @@ def draw(job: Job, out: Path) -> DiagramRecord | Rejected:
                 break
             continue
         record = DiagramRecord(
-            id=job.id, graph=job.graph, graph_sha256=job.graph.sha256(), topology=job.graph.topology(), seed_id=job.graph.seed_id,
+            id=job.id, graph=job.graph, graph_sha256=job.graph.sha256(), topology=job.topology, seed_id=job.graph.seed_id,
             domain=job.graph.domain, style=job.style, degraded=job.degraded, held_out_style=job.style == HELD_OUT, image=image,
             image_sha256=hashlib.sha256((out / image).read_bytes()).hexdigest(), width=drawn.width, height=drawn.height, boxes=drawn.boxes,
             visible=drawn.visible, min_font_px=round(drawn.min_font_px, 2),

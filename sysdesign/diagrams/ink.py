@@ -13,6 +13,7 @@ from sysdesign.records import Box
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -29,7 +30,7 @@ class Ink:
         self._draw = ImageDraw.Draw(self.image)
         self._waiting: dict[Colour, list[tuple[Sequence[Point], float]]] = {}
         self._solid: dict[Colour, list[Sequence[Point]]] = {}
-        self.texts: list[tuple[str, Box]] = []
+        self._written: list[tuple[str, tuple[int, int], FreeTypeFont, str]] = []
         self.smallest_px = float("inf")
 
     def fill(self, polygon: Sequence[Point], colour: Colour) -> None:
@@ -68,16 +69,19 @@ class Ink:
         """Paste an RGBA picture."""
         self.image.paste(picture, at, picture)
 
-    def text(self, at: Point, text: str, family: str, size_px: float, colour: Colour, *, bold: bool = False, centred: bool = True) -> Box:
-        """Write one line whose middle (or left end) is at `at`; returns its ink box."""
+    def text(self, at: Point, text: str, family: str, size_px: float, colour: Colour, *, bold: bool = False, centred: bool = True) -> None:
+        """Write one line whose middle (or left end) is at `at`."""
         face = font(family_for(family, text), size_px, bold)
         anchor = "mm" if centred else "lm"
         place = (round(at[0]), round(at[1]))
         self._draw.text(place, text, font=face, fill=colour, anchor=anchor)
-        x0, y0, x1, y1 = self._draw.textbbox(place, text, font=face, anchor=anchor)
-        self.texts.append((text, (float(x0), float(y0), float(x1), float(y1))))
+        self._written.append((text, place, face, anchor))
         self.smallest_px = min(self.smallest_px, size_px)
-        return self.texts[-1][1]
+
+    def texts(self) -> list[tuple[str, Box]]:
+        """Every line written and its ink box; measured only when asked, since it costs as much as a third of the drawing."""
+        boxes = [(text, self._draw.textbbox(at, text, font=face, anchor=anchor)) for text, at, face, anchor in self._written]
+        return [(text, (float(x0), float(y0), float(x1), float(y1))) for text, (x0, y0, x1, y1) in boxes]
 
     def _bounds(self, paths: Sequence[Sequence[Point]]) -> tuple[int, int, int, int]:
         xs = [x for path in paths for x, _ in path]

@@ -85,12 +85,12 @@ def dot_problem() -> str | None:
     return None
 
 
-def place(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, using: Engine) -> Placed:
-    """Lay out `graph` in `direction` (LR or TB) with `splines` (spline, ortho or polyline). Raises ToolError when dot fails."""
+def place(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, using: Engine, spread: float = 1.0) -> Placed:
+    """Lay out `graph` in `direction` (LR or TB) with `splines` (spline, ortho or polyline); `spread` widens the gaps of our own layout. Raises ToolError when dot fails."""
     if using == "python":
         from sysdesign.diagrams.layout_python import place_python
 
-        return place_python(graph, sizes, direction=direction)
+        return place_python(graph, sizes, direction=direction, spread=spread)
     source = dot_source(graph, sizes, direction=direction, splines=splines)
     try:
         done = subprocess.run(["dot", "-Tjson0"], input=source, capture_output=True, text=True, timeout=120, check=False)

@@ -59,8 +59,8 @@ def paint(graph: Architecture, style: Style, scene: Scene, frame: Frame, rng: ra
     for zone in graph.zones:
         _zone_title(ink, scene.zones[zone.id], frame.placed.titles.get(zone.id), style, frame)
     for c in graph.components:
-        _component(ink, c, scene.nodes[c.id], style, frame, rng)
-    ink.flush()
+        _component(ink, c, style, frame, rng)
+        ink.flush()  # at once: many small masks are cheaper than a page-sized one for each colour
     for c in graph.components:
         _component_text(ink, c, scene.nodes[c.id], style, frame)
     for index, lines in enumerate(scene.labels):
@@ -91,7 +91,7 @@ def _zones(ink: Ink, graph: Architecture, style: Style, frame: Frame, rng: rando
         path = rounded(box, style.zone_corner * frame.scale)
         ink.fill(path, style.zone_fills[depth(zone) % len(style.zone_fills)])
         _line(ink, path, style.zone_line, 1.2, style, frame, rng, dashed=style.zone_dash)
-        ink.flush()
+    ink.flush()
 
 
 def _arrows(ink: Ink, graph: Architecture, style: Style, frame: Frame, rng: random.Random) -> None:
@@ -110,7 +110,7 @@ def _arrows(ink: Ink, graph: Architecture, style: Style, frame: Frame, rng: rand
     ink.flush()
 
 
-def _component(ink: Ink, c: Component, lines: list[Line], style: Style, frame: Frame, rng: random.Random) -> None:
+def _component(ink: Ink, c: Component, style: Style, frame: Frame, rng: random.Random) -> None:
     box = frame.box(frame.placed.nodes[c.id])
     if style.icons:
         size = round(ICON * frame.scale)

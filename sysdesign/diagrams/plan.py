@@ -31,29 +31,32 @@ def plan(cfg: DiagramsConfig, prompts: Sequence[SeedPrompt], seed: int) -> list[
     seen: set[str] = set()
     jobs = []
     for index, (style, damage) in enumerate(zip(styles, kinds, strict=True)):
-        graph = fresh(cfg, prompts, seed, index, 0, seen)
-        jobs.append(job(cfg, graph, seed, index, style, rng.choice(DAMAGES) if damage else None))
+        graph, topology = fresh(cfg, prompts, seed, index, 0, seen)
+        jobs.append(job(cfg, graph, topology, seed, index, style, rng.choice(DAMAGES) if damage else None))
     return jobs
 
 
-def fresh(cfg: DiagramsConfig, prompts: Sequence[SeedPrompt], seed: int, index: int, attempt: int, seen: set[str]) -> Architecture:
-    """Graph `index`, from `attempt` on the first whose topology is new; `seen` gains it."""
+def fresh(
+    cfg: DiagramsConfig, prompts: Sequence[SeedPrompt], seed: int, index: int, attempt: int, seen: set[str]
+) -> tuple[Architecture, str]:
+    """Graph `index`, from `attempt` on the first whose topology is new, and that topology; `seen` gains it."""
     for more in range(REDRAWS):
         graph = generate(cfg, prompts, seed, index, attempt + more)
         signature = graph.topology()
         if signature not in seen:
             break
     seen.add(signature)
-    return graph
+    return graph, signature
 
 
-def job(cfg: DiagramsConfig, graph: Architecture, seed: int, index: int, style: str, degraded: str | None) -> Job:
+def job(cfg: DiagramsConfig, graph: Architecture, topology: str, seed: int, index: int, style: str, degraded: str | None) -> Job:
     """The picture of one generated graph."""
     bundles = facts.choose(graph, cfg.fact_density, random.Random(f"{seed}/{index}/facts"))
     return Job(
         id=f"d{index:05d}",
         folder="images",
         graph=graph,
+        topology=topology,
         style=style,
         degraded=degraded,
         bundles=tuple(bundles),
@@ -66,7 +69,7 @@ def headline_jobs(cfg: DiagramsConfig, prompts: Sequence[HeadlinePrompt], seed: 
     """The pictures of the evaluation prompts: every fact their questions need, whatever the settings of the training set."""
     return [
         Job(
-            id=p.id, folder="headline", graph=p.graph, style=HELD_OUT if p.style == "held_out" else p.style or "drawio", bundles=(p.show,),
+            id=p.id, folder="headline", graph=p.graph, topology=p.graph.topology(), style=HELD_OUT if p.style == "held_out" else p.style or "drawio", bundles=(p.show,),
             must_show=True, seed=f"headline/{p.id}", **_limits(cfg),
         )
         for p in prompts

@@ -30,7 +30,7 @@ NARROWEST = 440.0  # a legend needs this width
 
 @dataclass(frozen=True)
 class Rendered:
-    """A written picture: its size, boxes, visible facts, and every text with its ink box (for proofs and OCR)."""
+    """A written picture: its size, boxes, visible facts, and with `proof` every text with its ink box."""
 
     width: int
     height: int
@@ -45,8 +45,9 @@ class Rendered:
 def render(
     graph: Architecture, style: str, out: Path, *, show: Collection[str], seed: int | str, degraded: str | None = None, layout: str = "auto",
     max_pixels: int = MAX_PIXELS, max_aspect: float = MAX_ASPECT, min_font_px: float = MIN_FONT_PX,
+    proof: bool = False,
 ) -> Rendered:  # fmt: skip
-    """Draw `graph` in `style` to the PNG `out`; `show` holds the fact kinds to draw, such as `component.replicas`.
+    """Draw `graph` in `style` to the PNG `out`; `show` holds the fact kinds to draw, such as `component.replicas`; `proof` measures every text.
 
     Writes: `out`, in one step. Raises InputError (impossible graph, undrawable label, unknown style or kind), LimitError (no layout
     keeps the limits) and ToolError (Graphviz, font or icon missing).
@@ -60,7 +61,9 @@ def render(
     rng = random.Random(f"{seed}/draw")
     scene = compose(graph, STYLES[style], show)
     using = engine(layout)
-    frame = _fit(graph, style, scene, rng, using, max_pixels, max_aspect, min_font_px)
+    # a picture seen from an angle is up to a tenth smaller than it was laid out
+    needed = min_font_px / 0.9 if degraded == "perspective" else min_font_px
+    frame = _fit(graph, style, scene, rng, using, max_pixels, max_aspect, needed)
     ink = paint(graph, STYLES[style], scene, frame, rng)
     picture, boxes, smallest = ink.image, _boxes(frame), ink.smallest_px
     if degraded:
@@ -70,9 +73,11 @@ def render(
         smallest *= shrink
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.tmp")
-    picture.save(partial, format="PNG", compress_level=4)
+    picture.save(partial, format="PNG", compress_level=3)
     partial.replace(out)
-    return Rendered(picture.width, picture.height, boxes, facts.visible(graph, show), smallest, using, degraded, tuple(ink.texts))
+    return Rendered(
+        picture.width, picture.height, boxes, facts.visible(graph, show), smallest, using, degraded, tuple(ink.texts()) if proof else ()
+    )
 
 
 def _fit(graph, style, scene: Scene, rng, using, max_pixels, max_aspect, min_font_px) -> Frame:  # type: ignore[no-untyped-def]
@@ -80,14 +85,16 @@ def _fit(graph, style, scene: Scene, rng, using, max_pixels, max_aspect, min_fon
     look = STYLES[style]
     first = rng.choice(("LR", "TB"))
     cap = rng.choice((0.85, 0.92, 1.0))
-    order = [(first, look.splines), ("TB" if first == "LR" else "LR", look.splines)]
-    if look.splines == "ortho":
-        order += [(direction, "polyline") for direction, _ in order]
+    order = [(first, look.splines, 1.0), ("TB" if first == "LR" else "LR", look.splines, 1.0)]
+    if using == "python":
+        order += [(direction, splines, 1.5) for direction, splines, _ in order]
+    elif look.splines == "ortho":
+        order += [(direction, "polyline", 1.0) for direction, _, _ in order]
     best: Frame | None = None
-    for direction, splines in order:
+    for direction, splines, spread in order:
         if best is not None and best.crowded == 0 and best.scale * look.text_px >= 1.2 * min_font_px:
             break
-        placed = place(graph, scene.sizes, direction=direction, splines=splines, using=using)
+        placed = place(graph, scene.sizes, direction=direction, splines=splines, using=using, spread=spread)
         crowded = place_labels(placed, scene.sizes)
         frame = _frame(scene, placed, look, cap, crowded, max_pixels, max_aspect)
         if best is None or (frame.crowded == 0, frame.scale) > (best.crowded == 0, best.scale):

@@ -36,7 +36,7 @@ def contact_sheet(records: Sequence[DiagramRecord], out: Path) -> Path:
             small.thumbnail((CELL[0] - 8, CELL[1] - 8), Image.Resampling.BICUBIC, reducing_gap=2.0)
             sheet.paste(small, (across * CELL[0] + (CELL[0] - small.width) // 2, top + 22 + (CELL[1] - small.height) // 2))
     path = out / "contact_sheet.png"
-    sheet.save(path, format="PNG", compress_level=4)
+    sheet.save(path, format="PNG", compress_level=3)
     return path
 
 

@@ -80,7 +80,7 @@ def diagrams(cfg: DiagramsConfig, *, seed: int, out: Path, log: MetricLog, runti
             )
 
     rejected = [r for j in jobs if isinstance(r := drawn[j.id], Rejected)]
-    seen = {j.graph.topology() for j in jobs}
+    seen = {j.topology for j in jobs}
     for index, first in enumerate(jobs):
         attempt = 0
         while isinstance(drawn[first.id], Rejected):
@@ -90,8 +90,9 @@ def diagrams(cfg: DiagramsConfig, *, seed: int, out: Path, log: MetricLog, runti
                 raise LimitError(
                     f"diagram {first.id}", law, "lower diagrams.max_components or diagrams.min_font_px, or raise diagrams.max_pixels"
                 )
-            graph = fresh(cfg, prompts, seed, index, attempt * 100, seen)
-            again = drawn[first.id] = draw(job(cfg, graph, seed, index, first.style, first.degraded), out)
+            again = drawn[first.id] = draw(
+                job(cfg, *fresh(cfg, prompts, seed, index, attempt * 100, seen), seed, index, first.style, first.degraded), out
+            )
             if isinstance(again, Rejected):
                 rejected.append(again)
 
