@@ -45,9 +45,11 @@ class OllamaServer:
         drop_uploads_after: list[int] | None = None,
         fail_after_headers: bool = False,
         sees: bool = True,
+        tokens_per_picture: Callable[[int, int], int] = lambda width, height: max(1024, width * height // 784),
     ) -> None:
         """`drop_uploads_after`: for each upload in turn, cut the connection after so many bytes (0 lets it through)."""
         self.folder, self.version, self.answer, self.sees = folder, version, answer, sees
+        self.tokens_per_picture = tokens_per_picture
         self.drops, self.fail_after_headers = list(drop_uploads_after or []), fail_after_headers
         self.requests: list[tuple[str, str, int]] = []  # method, path, body bytes received
         (folder / "blobs").mkdir(parents=True, exist_ok=True)
@@ -309,7 +311,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Refused(400, f"strict: unknown fields {sorted(unknown)}")
             tokens += len(message["content"].encode()) // 4 + 4
             for picture in message.get("images", []):
-                tokens += _picture_tokens(picture) if self.ollama.sees else 0
+                tokens += self.ollama.tokens_per_picture(*_picture_size(picture)) + 2 if self.ollama.sees else 0
         if tokens > context and body.get("truncate", True) is False:
             raise Refused(400, f"the input length exceeds the context length (n_ctx = {context}, n_prompt_tokens = {tokens})")
         text = self.ollama.answer(self.ollama.canonical(name), body["messages"])
@@ -343,11 +345,11 @@ def _gguf_kind(blob: Path) -> str:
     return "projector" if field is not None and field.contents() in ("mmproj", "projector") else "model"
 
 
-def _picture_tokens(data: str) -> int:
+def _picture_size(data: str) -> tuple[int, int]:
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
-            return max(1024, picture.width * picture.height // 784) + 2
+            return picture.size
     except Exception:
         raise Refused(400, "Failed to load image or audio file") from None

@@ -134,6 +134,14 @@ def test_an_answer_that_changes_or_a_picture_that_is_not_seen_is_unhealthy(tmp_p
         assert server.names() == []
 
 
+def test_a_server_that_resizes_the_picture_is_unhealthy(tmp_path: Path, export: Path) -> None:
+    with (
+        OllamaServer(tmp_path / "ollama", tokens_per_picture=lambda width, height: 4096) as server,
+        pytest.raises(ServiceError, match=r"the 1200 image tokens.*got '4098 tokens more"),
+    ):
+        run(server, export, tmp_path / "out")
+
+
 def test_the_name_moves_back_when_the_switch_fails(tmp_path: Path, export: Path) -> None:
     with OllamaServer(tmp_path / "ollama") as server:
         good = run(server, export, tmp_path / "out")

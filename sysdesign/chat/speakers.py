@@ -59,10 +59,10 @@ def open_speaker(cfg: ChatConfig, sources: Sources, runtime: RuntimeConfig) -> I
             if served is not None:
                 yield served
             else:
-                with _llamacpp(cfg, sources) as speaker:
+                with _llamacpp(cfg, sources, runtime) as speaker:
                     yield speaker
         case "llamacpp":
-            with _llamacpp(cfg, sources) as speaker:
+            with _llamacpp(cfg, sources, runtime) as speaker:
                 yield speaker
         case "adapter" | "hub":
             with _local(cfg, sources, runtime) as speaker:
@@ -105,7 +105,7 @@ def _ollama(cfg: ChatConfig, sources: Sources) -> Speaker:
 
 
 @contextmanager
-def _llamacpp(cfg: ChatConfig, sources: Sources) -> Iterator[Speaker]:
+def _llamacpp(cfg: ChatConfig, sources: Sources, runtime: RuntimeConfig) -> Iterator[Speaker]:
     from sysdesign.models import llamacpp
 
     if sources.bundle is None:
@@ -113,8 +113,8 @@ def _llamacpp(cfg: ChatConfig, sources: Sources) -> Iterator[Speaker]:
     bundle = open_bundle(sources.bundle)
     context, policy = min(cfg.llamacpp.context, bundle.context), bundle.policy
     with llamacpp.serve(
-        bundle.text, bundle.projector, context=context, timeout_s=cfg.llamacpp.timeout_s, min_image_tokens=policy.min_tokens,
-        max_image_tokens=policy.max_tokens,
+        bundle.text, bundle.projector, context=context, threads=runtime.workers, timeout_s=cfg.llamacpp.timeout_s,
+        min_image_tokens=policy.min_tokens, max_image_tokens=policy.max_tokens,
     ) as url:  # fmt: skip
         to = stream.Endpoint(dialect="openai", url=url, model=bundle.text.stem, context=context, timeout_s=cfg.llamacpp.timeout_s)
         yield _endpoint(to, f"{bundle.text.stem} in llama.cpp", bundle.system, policy)

@@ -13,6 +13,7 @@ from sysdesign.models.chat import Message, Reply
 from sysdesign.models.picture import PicturePolicy
 
 NAMES = ("Gateway", "Orders", "Ledger")  # plain words: no model needs to know a product to read them
+SLACK = 8  # tokens around the image tokens themselves: vision start and end, perhaps a line break
 
 Ask = Callable[[list[Message]], Reply]
 
@@ -29,8 +30,8 @@ class Health(Record):
     tokens_per_second: float | None  # of the second answer
 
 
-def draw_golden(path: Path, policy: PicturePolicy) -> None:
-    """Write the picture: three named boxes in a row, joined by arrows, at a size the policy leaves alone."""
+def draw_golden(path: Path, policy: PicturePolicy) -> int:
+    """Write the picture: three named boxes in a row, joined by arrows, at a size the policy leaves alone. Returns its image tokens."""
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = policy.size(1120, 840)
@@ -50,10 +51,14 @@ def draw_golden(path: Path, policy: PicturePolicy) -> None:
             pen.line((tail, y, tip, y), fill="black", width=line)
             pen.polygon(((tip, y), (tip - width / 60, y - width / 120), (tip - width / 60, y + width / 120)), fill="black")
     policy.fit(image).save(path)
+    return width * height // policy.side**2
 
 
-def check_health(ask: Ask, cfg: GoldenConfig, picture: Path, system: str, where: str) -> Health:
-    """Ask twice with the picture and once without. Raises ServiceError saying which of the laws the model broke."""
+def check_health(ask: Ask, cfg: GoldenConfig, picture: Path, tokens: int, system: str, where: str) -> Health:
+    """Ask twice with the picture (of `tokens` image tokens) and once without.
+
+    Raises ServiceError saying which of the laws the model broke.
+    """
     lead = [Message(role="system", text=system)] if system else []
     shown = [*lead, Message(role="user", text=cfg.question, images=(picture,))]
     first, second = ask(shown), ask(shown)
@@ -64,8 +69,9 @@ def check_health(ask: Ask, cfg: GoldenConfig, picture: Path, system: str, where:
     if first.text != second.text:
         raise ServiceError(where, "the same greedy question must get the same answer twice", mend, (first.text[:60], second.text[:60]))
     seen = None if first.input_tokens is None or blind.input_tokens is None else first.input_tokens - blind.input_tokens
-    if seen is not None and seen <= 0:
-        raise ServiceError(where, "the picture must reach the model as image tokens", mend, f"{seen} tokens more with the picture")
+    if seen is not None and not tokens <= seen <= tokens + SLACK:
+        law = f"the picture must reach the model as the {tokens} image tokens it has: a server that resizes it shows something else"
+        raise ServiceError(where, law, mend, f"{seen} tokens more with the picture")
     found = share_found(first.text)
     if found < cfg.min_found:
         law = f"the answer must name {cfg.min_found:.0%} of the golden picture's components ({', '.join(NAMES)})"

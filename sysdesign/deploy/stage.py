@@ -17,6 +17,8 @@ from sysdesign.models.bundle import Bundle, open_bundle, sha256_file
 from sysdesign.models.chat import Message, Reply
 from sysdesign.records import MetricLog, Report
 
+Shown = tuple[Path, int]  # the golden picture and its image tokens
+
 
 class DeployReport(Report):
     """What serves, where, and what it said."""
@@ -65,18 +67,26 @@ def deploy(cfg: DeployConfig, *, seed: int, out: Path, log: MetricLog, runtime: 
         if digests[file.name] != recorded.get(file.relative_to(export.path).as_posix(), digests[file.name]):
             law = "must have the sha256 recorded when it was exported"
             raise ArtifactError(str(file), law, f"it was changed since; export again: rm -r {export.path}", digests[file.name][:12])
-    report = serve_bundle(cfg, bundle, digests, export.digest, out=out, seed=seed)
+    report = serve_bundle(cfg, bundle, digests, export.digest, out=out, seed=seed, threads=runtime.workers)
     log.image(out / "golden.png", "deploy/golden")
     return report
 
 
-def serve_bundle(cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], digest: str, *, out: Path, seed: int) -> DeployReport:
-    """Like `deploy`, for a bundle that came from anywhere; `digests`: file name -> sha256, `digest`: identifies the whole."""
+def serve_bundle(
+    cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], digest: str, *, out: Path, seed: int, threads: int = 0
+) -> DeployReport:
+    """Like `deploy`, for a bundle that came from anywhere; `digests`: file name -> sha256, `digest`: identifies the whole.
+
+    `threads` of llama.cpp, 0 for all cores.
+    """
     out.mkdir(parents=True, exist_ok=True)
     picture = out / "golden.png"
-    golden.draw_golden(picture, bundle.policy)
+    tokens = golden.draw_golden(picture, bundle.policy)
     use_ollama = cfg.to == "ollama" or (cfg.to == "auto" and _ollama_answers(cfg))
-    report = (_in_ollama if use_ollama else _in_llamacpp)(cfg, bundle, digests, digest, picture, seed)
+    if use_ollama:
+        report = _in_ollama(cfg, bundle, digests, digest, (picture, tokens), seed)
+    else:
+        report = _in_llamacpp(cfg, bundle, digests, digest, (picture, tokens), seed, threads)
     partial = out / "deployment.json.tmp"
     partial.write_text(json.dumps(report.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
     partial.replace(out / "deployment.json")
@@ -94,7 +104,7 @@ def _ollama_answers(cfg: DeployConfig) -> bool:
     return True
 
 
-def _in_ollama(cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], digest: str, picture: Path, seed: int) -> DeployReport:
+def _in_ollama(cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], digest: str, shown: Shown, seed: int) -> DeployReport:
     from tqdm import tqdm
 
     from sysdesign.deploy.ollama import Ollama
@@ -105,7 +115,7 @@ def _in_ollama(cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], diges
 
         def check(name: str) -> golden.Health:
             to = stream.Endpoint(dialect="ollama", url=server.url, model=name, context=bundle.context, timeout_s=cfg.ollama.timeout_s)
-            return golden.check_health(lambda said: _ask(to, said, cfg, seed), cfg.golden, picture, bundle.system, f"{server.url} {name}")
+            return golden.check_health(lambda said: _ask(to, said, cfg, seed), cfg.golden, *shown, bundle.system, f"{server.url} {name}")
 
         total = bundle.text.stat().st_size + bundle.projector.stat().st_size
         with tqdm(total=total, unit="B", unit_scale=True, desc=f"to {server.url}", leave=False) as bar:
@@ -117,16 +127,18 @@ def _in_ollama(cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], diges
     )  # fmt: skip
 
 
-def _in_llamacpp(cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], digest: str, picture: Path, seed: int) -> DeployReport:
+def _in_llamacpp(
+    cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], digest: str, shown: Shown, seed: int, threads: int
+) -> DeployReport:
     """Start the server, ask, stop it: it lives as long as the process that talks to it, so `pipelines.chat` starts its own."""
     context = min(cfg.llamacpp.context, bundle.context)
     policy, patience = bundle.policy, cfg.llamacpp.timeout_s
     with llamacpp.serve(
-        bundle.text, bundle.projector, context=context, timeout_s=patience, min_image_tokens=policy.min_tokens,
+        bundle.text, bundle.projector, context=context, threads=threads, timeout_s=patience, min_image_tokens=policy.min_tokens,
         max_image_tokens=policy.max_tokens,
     ) as url:  # fmt: skip
         to = stream.Endpoint(dialect="openai", url=url, model=bundle.text.stem, context=context, timeout_s=cfg.llamacpp.timeout_s)
-        health = golden.check_health(lambda said: _ask(to, said, cfg, seed), cfg.golden, picture, bundle.system, "llama.cpp")
+        health = golden.check_health(lambda said: _ask(to, said, cfg, seed), cfg.golden, *shown, bundle.system, "llama.cpp")
     import xllamacpp
 
     return DeployReport(

@@ -152,7 +152,7 @@ function show(step) {
       const tip = node("span", { className: "tip", textContent: "➤" });
       tip.style.left = `${to[0] / 10}%`;
       tip.style.top = `${to[1] / 10}%`;
-      tip.style.transform += ` rotate(${angle}rad)`;
+      tip.style.transform = `translate(-50%, -50%) rotate(${angle}rad) translateX(-40%)`;
       return tip;
     }),
   );
@@ -173,10 +173,10 @@ function between(a, b) { // the line between two boxes' centres, cut at their bo
 // the conversation
 
 function formatted(text) { // fenced code, `code` and **bold**; everything else stays as it was written
-  return text.split(/```[a-z]*\n?/).map((part, index) => {
+  return text.split(/```[a-z]*\n?/).map((part, index, all) => {
     if (index % 2) return node("pre", { textContent: part.trimEnd() });
-    const span = node("span");
-    for (const piece of part.split(/(\*\*[^*\n]+\*\*|`[^`\n]+`)/)) {
+    const span = node("span"), last = index === all.length - 1;
+    for (const piece of (last ? part : part.trimEnd()).split(/(\*\*[^*\n]+\*\*|`[^`\n]+`)/)) {
       if (/^\*\*.+\*\*$/s.test(piece)) span.append(node("b", { textContent: piece.slice(2, -2) }));
       else if (/^`.+`$/s.test(piece)) span.append(node("code", { textContent: piece.slice(1, -1) }));
       else span.append(piece);
@@ -213,6 +213,7 @@ async function ask(text) {
   } catch (err) {
     if (err.name === "AbortError") answer.append(node("small", { textContent: "stopped" }));
     else answer.append(node("p", { className: "error", textContent: err.message }));
+    $("said").scrollTop = $("said").scrollHeight;
     if (!said) {
       $("question").value ||= text;
       answer.classList.remove("wait");
@@ -221,6 +222,7 @@ async function ask(text) {
       return;
     }
   }
+  $("said").scrollTop = $("said").scrollHeight;
   answer.classList.remove("wait");
   if (turn.picture) sent = turn.picture;
   turns.push(turn, { role: "assistant", text: said || " " });
