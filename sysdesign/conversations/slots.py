@@ -12,7 +12,7 @@ from sysdesign.records import Fact
 
 NUMBER = re.compile(r"(?<![\w.,-])(-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?)(?![\d])(\s?%|[kKMG](?![A-Za-z]))?")
 _SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
-_LIST_MARK = re.compile(r"^\s*(?:Step )?\d+[.):] ?", re.MULTILINE)
+_LIST_MARK = re.compile(r"^\s*(?:Step \d+: |\d+[.)] )", re.MULTILINE)
 
 
 def printed_numbers(text: str) -> list[tuple[str, float, float]]:

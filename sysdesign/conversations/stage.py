@@ -1,4 +1,4 @@
-"""Diagrams -> checked conversations: ask, answer, check, keep or reject with a reason."""
+"""Stage `conversations`: diagrams and seed prompts -> checked conversations: ask, answer, check, keep or reject with a reason."""
 
 from __future__ import annotations
 
@@ -7,49 +7,122 @@ import random
 from pathlib import Path
 
 from sysdesign.artifacts import Artifact
-from sysdesign.config.conversations import ConversationsConfig
+from sysdesign.config.conversations import ConversationsConfig, OfflineTeacherConfig
 from sysdesign.config.runtime import RuntimeConfig
+from sysdesign.conversations import essays
+from sysdesign.conversations.card import card
 from sysdesign.conversations.families.catalogue import FAMILIES
 from sysdesign.conversations.offline import OfflineTeacher
-from sysdesign.errors import ConfigError
+from sysdesign.conversations.sieve import sieve
+from sysdesign.errors import ConfigError, LimitError
+from sysdesign.prompts import SeedPrompt, headline_prompts, seed_prompts
 from sysdesign.records import Conversation, DiagramRecord, MetricLog, Report, read_jsonl, write_jsonl
 
 
 class ConversationsReport(Report):
-    """What was asked and kept."""
+    """What was asked, kept and spent."""
 
     conversations: int
     turns: int
     families: int
+    rejected: int
+    text_only: int
+    distinct_2: float
+    largest_skeleton_share: float
+    teacher: str
+    spent_usd: float | None = None
 
     def metrics(self) -> dict[str, float]:
-        return {"conversations/count": self.conversations, "conversations/turns": self.turns, "conversations/families": self.families}
+        """Counts, variety, and dollars where any were at stake."""
+        found = {
+            "count": self.conversations, "turns": self.turns, "families": self.families, "rejected": self.rejected,
+            "text_only": self.text_only, "distinct_2": self.distinct_2, "largest_skeleton_share": self.largest_skeleton_share,
+        }  # fmt: skip
+        return {f"conversations/{k}": float(v) for k, v in found.items()} | (
+            {} if self.spent_usd is None else {"cost/api_usd": self.spent_usd}
+        )
 
     def note(self) -> str:
-        return f"**{self.conversations}** conversations with {self.turns} turns over {self.families} question families."
+        """One sentence."""
+        cost = "" if self.spent_usd is None else f", for ${self.spent_usd:.2f}"
+        return (
+            f"**{self.conversations}** conversations with {self.turns} turns over {self.families} question families by "
+            f"{self.teacher}{cost}; "
+            f"{self.rejected} rejected, distinct-2 {self.distinct_2:.2f}."
+        )
 
 
 def conversations(
     cfg: ConversationsConfig, *, seed: int, out: Path, log: MetricLog, runtime: RuntimeConfig, diagrams: Artifact
 ) -> ConversationsReport:
-    """Reads `diagrams.jsonl`. Writes `conversations.jsonl`, `rejected.jsonl`, `funnel.json`."""
-    names = cfg.families or tuple(FAMILIES)
-    unknown = sorted(set(names) - set(FAMILIES))
-    if unknown:
-        raise ConfigError("conversations.families", f"must be among {', '.join(FAMILIES)}", "correct the name", unknown[0])
-    records = list(read_jsonl(diagrams.path / "diagrams.jsonl", DiagramRecord))
-    cap = max(2, int(cfg.skeleton_share * len(records) * cfg.per_diagram * (1 + cfg.max_turns) / 2))
-    teacher = OfflineTeacher(names, max_turns=cfg.max_turns, skeleton_cap=cap)
-    kept: list[Conversation] = []
+    """Ask `cfg.per_diagram` conversations about each diagram and `cfg.text_only` design questions; keep what passes every check.
+
+    Reads: `diagrams.jsonl` (and `images/` for the audited share of a live teacher), the seed prompts, the teacher's prompt, the
+    evaluation prompts. A live teacher's paid replies live in the ledger beside the artefacts (`<store>/ledger.sqlite3`): they
+    outlast this stage so that none is ever bought twice.
+    Writes: `conversations.jsonl`, `rejected.jsonl`, `funnel.json`, `card.md`.
+    Raises: ConfigError (unknown family; terms not confirmed; unknown or retired model; missing key), LimitError (nothing left to
+    keep; the budget would be passed), ServiceError (the provider refused).
+    """
+    names = _families(cfg)
+    records = {r.id: r for r in read_jsonl(diagrams.path / "diagrams.jsonl", DiagramRecord)}
+    seeds, held_out = seed_prompts(), headline_prompts()
+    drafts = draft(cfg, names, seed, list(records.values()), seeds)
+    spent_usd = None
+    if isinstance(cfg.teacher, OfflineTeacherConfig):
+        made, lost = drafts, []
+    else:
+        from sysdesign.conversations.live import rewrite
+
+        made, lost, spent_usd = rewrite(cfg.teacher, drafts, records, diagrams.path, runtime, seed)
+    result = sieve(made, records, {s.id: s for s in seeds}, held_out, cfg)
+    if not result.kept:
+        worst = ", ".join(f"{reason} {count}" for reason, count in result.reasons.items()) or "nothing was asked"
+        raise LimitError("conversations", f"at least one conversation must pass ({worst})", "widen conversations.families or ask for more")
+    write_jsonl(out / "conversations.jsonl", result.kept)
+    write_jsonl(out / "rejected.jsonl", [*lost, *result.rejected])
+    turns = [t for c in result.kept for t in c.turns]
+    report = ConversationsReport(
+        conversations=len(result.kept), turns=len(turns), families=len({t.family for t in turns}),
+        rejected=len(result.rejected) + len(lost), text_only=sum(c.diagram_id is None for c in result.kept),
+        distinct_2=round(result.distinct_2, 4),
+        largest_skeleton_share=round(result.largest_skeleton / len(turns), 4), teacher=result.kept[0].teacher, spent_usd=spent_usd,
+    )  # fmt: skip
+    funnel = {"drafted": len(drafts), **result.funnel, "reasons": {**result.reasons, **({"not_written": len(lost)} if lost else {})}}
+    (out / "funnel.json").write_text(json.dumps(funnel, indent=2) + "\n", encoding="utf-8")
+    (out / "card.md").write_text(card(result, report.note(), seed), encoding="utf-8")
+    log.metrics(report.metrics())
+    log.file(out / "card.md")
+    return report
+
+
+def draft(
+    cfg: ConversationsConfig, names: tuple[str, ...], seed: int, records: list[DiagramRecord], seeds: tuple[SeedPrompt, ...]
+) -> list[Conversation]:
+    """The offline teacher's conversations: the result itself, or what a live teacher words anew."""
+    turns = len(records) * cfg.per_diagram * (1 + cfg.max_turns) / 2 + cfg.text_only
+    teacher = OfflineTeacher(names, max_turns=cfg.max_turns, skeleton_cap=max(2, int(cfg.skeleton_share * turns * 0.8)))
+    made: list[Conversation] = []
     for record in records:
         asked: set[str] = set()
         for index in range(cfg.per_diagram):
             found = teacher.converse(record, f"{record.id}-q{index}", random.Random(f"{seed}/{record.id}/{index}"), asked)
             if found is not None:
-                kept.append(found)
-    write_jsonl(out / "conversations.jsonl", kept)
-    write_jsonl(out / "rejected.jsonl", [])
-    (out / "funnel.json").write_text(json.dumps({"made": len(kept), "kept": len(kept)}) + "\n", encoding="utf-8")
-    return ConversationsReport(
-        conversations=len(kept), turns=sum(len(c.turns) for c in kept), families=len({t.family for c in kept for t in c.turns})
-    )
+                made.append(found)
+    for index in range(cfg.text_only):
+        prompt, round_ = seeds[index % len(seeds)], index // len(seeds)
+        # neighbouring seeds start at different plans, so that a short run sees every plan
+        plan = round_ + index % len(seeds)
+        made.append(essays.converse(prompt, plan, f"{prompt.id}-t{round_}", random.Random(f"{seed}/{prompt.id}/{round_}"), cfg.max_turns))
+    return made
+
+
+def _families(cfg: ConversationsConfig) -> tuple[str, ...]:
+    import difflib
+
+    for name in cfg.families:
+        if name not in FAMILIES:
+            near = difflib.get_close_matches(name, FAMILIES, 1)
+            do = f"did you mean {near[0]}?" if near else f"choose among {', '.join(FAMILIES)}"
+            raise ConfigError("conversations.families", "must name question families", do, name)
+    return cfg.families or tuple(FAMILIES)

@@ -96,7 +96,7 @@ def _json(a: Asked, pen: Pen) -> str:
     expected = a.check.expected
     value = round(expected, 6) if isinstance(expected, float) else expected
     if isinstance(value, float) and abs(value) >= 1e-3:
-        value = float(plain_number(value, 5))
+        value = float(plain_number(value, 9 if a.check.unit == "%" and value > 99 else 5))
         value = int(value) if value == int(value) else value
     key = pen.rng.choice(("answer", "result", "value")) if a.check.kind != "set" else pen.rng.choice(("answer", "components", "names"))
     found: dict[str, object] = {key: value}

@@ -154,8 +154,15 @@ def extract_graph(view: View, pen: Pen) -> Asked | None:
         return None
     typed = all(f"{c.id}.type" in view.visible for c in graph.components)
     components = [{"name": c.name, **({"type": c.type} if typed else {})} for c in graph.components]
-    edges = [{"src": view.names[e.src], "dst": view.names[e.dst]} for e in graph.edges]
+    labelled = any(f"edge:{i}.protocol" in view.visible for i in range(len(graph.edges))) and pen.rng.random() < 0.6
+    edges = [
+        {"src": view.names[e.src], "dst": view.names[e.dst], **({"label": e.protocol} if labelled and e.protocol and drawn else {})}
+        for e, drawn in ((e, f"edge:{i}.protocol" in view.visible) for i, e in enumerate(graph.edges))
+    ]
     style = pen.rng.choice(("json", "mermaid", "list"))
+    if style != "json":  # neither form says a kind or a protocol
+        components = [{"name": c["name"]} for c in components]
+        edges = [{"src": e["src"], "dst": e["dst"]} for e in edges]
     facts.add("components", [c.name for c in graph.components])
     facts.add("arrows", [f"{e['src']} -> {e['dst']}" for e in edges])
     if style == "json":
@@ -166,7 +173,10 @@ def extract_graph(view: View, pen: Pen) -> Asked | None:
                 ",\n".join(f"  {json.dumps(e, ensure_ascii=False)}" for e in edges),
             )
             text = f'{{"components": [\n{lines[0]}\n], "edges": [\n{lines[1]}\n]}}'
-        block, wanted = f"```json\n{text}\n```", "JSON with components and edges"
+        block, wanted = (
+            f"```json\n{text}\n```",
+            "JSON with components" + (" and edges, the protocol as label" if labelled else " and edges"),
+        )
     elif style == "mermaid":
         number = {c.id: f"n{i}" for i, c in enumerate(graph.components)}
         seen: set[str] = set()

@@ -23,6 +23,8 @@ def tail_sum(view: View, pen: Pen) -> Asked | None:
     facts.add("sum of the p99s", total, "ms")
     facts.add("share of requests guaranteed within it", share)
     facts.add("calls", len(chosen))
+    facts.add("share within one p99", 0.99)
+    facts.add("share beyond one p99", 0.01)
     listed = pen.names(c.name for c in chosen)
     return Asked(
         family="tail_sum",

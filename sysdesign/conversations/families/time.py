@@ -104,6 +104,8 @@ def latency_budget(view: View, pen: Pen) -> Asked | None:
     ):
         facts.add(what, value, "ms")
     facts.add("largest contributor", worst)
+    for node, spent in parts.items():
+        facts.add(f"time spent in {view.names[node]}", spent, "ms")
     entry, way = pen.name(view.names[flow.entry]), journey(view, pen, flow)
     return Asked(
         family="latency_budget",
