@@ -6,8 +6,11 @@ a scorer that accepts any matching number rewards an answer that lists them all.
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from sysdesign.evaluate.stating import CONCLUDES, STEP, pick
 
 # dimension -> spellings -> factor to the dimension's base unit; spellings are lower case without dots and spaces
 _UNITS: dict[str, dict[str, float]] = {
@@ -83,9 +86,6 @@ _RATE_WORD = re.compile(
 _UNIT_WORD = re.compile(r"\s*(?P<unit>%|[A-Za-zµ]+(?:/[A-Za-z]+)?|/\s?(?:s|sec|min)\b)")
 _WORD_NUMBER = re.compile(rf"(?<![\w-])({'|'.join(_WORDS)})(?![\w-])", re.IGNORECASE)
 _MARKED_ANSWER = re.compile(r"\b(?:final\s+)?answer\b(?:\s+is)?\s*[:=]?\s*", re.IGNORECASE)
-_CONCLUDES = re.compile(
-    r"\b(?:so|therefore|thus|hence|overall|in total|total(?:s|ling)?|which gives|gives|that is|result|altogether)\b|=>|⇒", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class Quantity:
     start: int
     end: int
     operand: bool  # stands left of a result, as in "3 x 40 = 120"
+    factor: float = 1.0  # of the unit as written
+    word: bool = False  # "three"
 
 
 def unit_of(unit: str | None) -> tuple[str | None, float]:
@@ -132,41 +134,44 @@ def quantities(text: str) -> list[Quantity]:
             and text[end : end + 1] not in "-x"
         ):
             continue  # "3rd", "2xlarge"
-        found.append(Quantity(value * factor, dimension, match.start(), end, _is_operand(text, end)))
+        found.append(Quantity(value * factor, dimension, match.start(), end, _is_operand(text, end), factor))
     for match in _WORD_NUMBER.finditer(text):
         if match[1].lower() == "one" and re.match(r"\s+(?:of|can|is|more|that|another)\b", text[match.end() :]):
             continue  # the pronoun
-        found.append(Quantity(float(_WORDS[match[1].lower()]), None, match.start(), match.end(), _is_operand(text, match.end())))
+        found.append(Quantity(float(_WORDS[match[1].lower()]), None, match.start(), match.end(), _is_operand(text, match.end()), word=True))
     return sorted(found, key=lambda quantity: quantity.start)
 
 
 def stated(text: str, unit: str | None) -> float | None:
     """The number that `text` gives as its answer, in `unit`; None when it states none of that dimension.
 
-    In this order: after the last "answer:"; the last result of the text when it concludes ("so", "=", "total"); the only candidate of the
-    first sentence that has one; the last one. Numbers of another dimension never count, bare numbers only if none carries the unit.
+    After the last "answer:" if there is one. Otherwise answers lead with their result or end with it: where the first and the last
+    candidate differ, the one that is stated more often is meant, because a result is derived once and said once; on a tie the last one
+    if the text counts steps or concludes ("so", "="), else the first. Candidates carry the unit asked for; only if none does, the
+    dimension; only if none does, no unit at all. Operands of written equations and the numbers of list items are no candidates.
     """
     dimension, factor = unit_of(unit)
-    plain = re.sub(r"[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}|\\[()\[\]]|(?<=\d)\{,\}", "", text)
+    if (value := _from_json(text)) is not None:
+        return value
+    plain = STEP.sub(" ", re.sub(r"[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}|\\[()\[\]]|(?<=\d)\{,\}", "", text))
     every = quantities(plain)
     fitting = [q for q in every if q.dimension == dimension]
+    if dimension is not None:
+        fitting = [q for q in fitting if q.factor == factor] or fitting
     if not fitting and dimension is not None:
-        fitting = [Quantity(q.value * factor, dimension, q.start, q.end, q.operand) for q in every if q.dimension is None]
-    if not fitting:
-        return None
+        fitting = [replace(q, value=q.value * factor) for q in every if q.dimension is None]
+    fitting = [q for q in fitting if not q.word] or fitting
     results = [q for q in fitting if not q.operand] or fitting
+    if not results:
+        return None
     marks = list(_MARKED_ANSWER.finditer(plain))
     after = [q for q in results if marks and q.start >= marks[-1].start()]
     if after:
         return after[0].value / factor
-    sentences = _sentences(plain)
-    first = next((inside for start, end in sentences if (inside := [q for q in results if start <= q.start < end])), results)
-    last = results[-1]
-    lead = max((start for start, _ in sentences if start <= last.start), default=0)
-    concludes = _CONCLUDES.search(plain[lead : last.end]) or re.search(r"[=≈⇒→]\s*\$?\s*$", plain[lead : last.start])
-    if len({q.value for q in first}) == 1 and not (concludes and last not in first):
-        return first[0].value / factor
-    return last.value / factor
+    between = plain[results[0].end : results[-1].start]
+    concludes = bool(CONCLUDES.search(between) or "=" in between or STEP.search(text))
+    chosen = pick(_one_a_sentence(results, plain), lambda a, b: close(a.value, b.value, 0.001), concludes=concludes)
+    return chosen.value / factor if chosen else None
 
 
 def close(found: float, expected: float, tolerance: float | None) -> bool:
@@ -195,6 +200,29 @@ def arithmetic(text: str) -> tuple[int, int]:
     return right, total
 
 
+def _from_json(text: str) -> float | None:
+    """The number of a JSON answer, taken to be in the unit asked for."""
+    found = re.search(r"\{.*\}", text, re.DOTALL)
+    try:
+        value = json.loads(found[0]) if found and found.start() < 20 else None
+    except ValueError:
+        return None
+    number = next((value[key] for key in ("answer", "result", "value") if key in value), None) if isinstance(value, dict) else None
+    return float(number) if isinstance(number, int | float) and not isinstance(number, bool) else None
+
+
+def _one_a_sentence(results: list[Quantity], text: str) -> list[Quantity]:
+    """The number that each sentence states: after an equals sign or a conclusion the last one, else the first ("3 of 5 may fail")."""
+    groups: dict[int, list[Quantity]] = {}
+    for found in results:
+        groups.setdefault(len(re.findall(r"(?<=[.!?;:])\s|\n", text[: found.start])), []).append(found)
+    chosen = []
+    for group in groups.values():
+        between = text[group[0].end : group[-1].start]
+        chosen.append(group[-1] if "=" in between or CONCLUDES.search(between) else group[0])
+    return chosen
+
+
 def _unit_after(text: str, at: int) -> tuple[str | None, float, int]:
     rate = _RATE_WORD.match(text, at)
     if rate:
@@ -215,11 +243,6 @@ def _is_operand(text: str, end: int) -> bool:
     return re.match(r"\s*(?:[A-Za-z%µ/]+\s*){0,3}(?:[*×·x÷+]|/|(?<=\s)[-−](?=\s))\s*[\d($.]", text[end : end + 40]) is not None or (
         re.match(r"\s*(?:[A-Za-z%µ/]+\s*){0,3}[)\]]?\s*=\s*[\d$(]", text[end : end + 40]) is not None
     )
-
-
-def _sentences(text: str) -> list[tuple[int, int]]:
-    cuts = [match.end() for match in re.finditer(r"(?<=[.!?:])\s+|\n+", text)]
-    return list(zip([0, *cuts], [*cuts, len(text) + 1], strict=True))
 
 
 def _evaluate(expression: str) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 from sysdesign.evaluate import structure
 from sysdesign.evaluate.names import foreign_technologies, match_names, mentioned, normal
 from sysdesign.evaluate.numbers import arithmetic, close, stated
+from sysdesign.evaluate.stating import CONCLUDES, STEP, marked, pick, sentences
 from sysdesign.graph import Architecture, Record
 from sysdesign.records import Check
 
@@ -30,6 +31,11 @@ _SAME_CHOICE = {
     "true": "yes",
     "false": "no",
 }
+_KEYS = ("answer", "result", "value", "choice", "name", "component")
+_NONE = re.compile(
+    r"\W*(?:no\b|none\b|nothing\b|nobody\b|not one\b|there (?:is|are) (?:no|none)\b|\[\s*\]|the (?:list|set) is empty)", re.IGNORECASE
+)
+_BULLET = re.compile(r"(?m)^\s*(?:[-*•+]|\d{1,2}[.)])\s.*$")
 _DENIES = re.compile(
     r"\b(?:no|not|none|never|n't|without|lacks?|absent|missing|neither|cannot|can't|isn't|doesn't|don't|unable|nothing|unanswerable|"
     r"unknown|unspecified|false premise|nowhere)\b|n't\b", re.IGNORECASE)  # fmt: skip
@@ -37,8 +43,8 @@ _NO_ANSWER = re.compile(
     r"(?:(?:cannot|can't|can not|could not|impossible to|not possible to|unable to|no way to)\s+(?:be\s+)?(?:tell|told|say|said|"
     r"answer|determine|know|"
     r"read|compute|calculate|derive|state|give|infer|find)|(?:is|are|was|were)\s*(?:not|n't)\s+(?:shown|drawn|given|stated|present|visible|labell?ed|included|part|in\b|there|"
-    r"specified|any|a\s)|(?:does|do|did)\s*(?:not|n't)\s+(?:show|contain|include|have|exist|appear|state|give|say|list|draw|mention|feature|specify)|there\s+(?:is|are)\s+no\b|"
-    r"(?:shows?|contains?|has|have|includes?|see|find)\s+no\b|\bno\s+(?:such|component|node|box|element|service)\b|\babsent\b|\bnowhere\b|unanswerable|isn't|aren't|"
+    r"specified|noted|recorded|printed|indicated|known|available|readable|any|a\s)|(?:does|do|did)\s*(?:not|n't)\s+(?:show|contain|include|have|exist|appear|state|give|say|list|draw|mention|feature|specify|note|record|print|indicate|tell)|there\s+(?:is|are)\s+no\b|"
+    r"(?:shows?|contains?|has|have|includes?|see|find)\s+no\b|\bno\s+(?:such|component|node|box|element|service)\b|\babsent\b|\bnowhere\b|unanswerable|isn't|aren't|unknown\b|"
     r"not\s+(?:in|on|part\s+of|among|shown|present|drawn|given|stated)\b)", re.IGNORECASE)  # fmt: skip
 
 
@@ -62,18 +68,18 @@ def score(check: Check | None, answer: str, *, graph: Architecture | None = None
         parts["invented_products"] = float(bool(foreign_technologies(text, allowed)))
     if check is None or check.kind == "text" or check.expected is None:
         return Score(value=None, parts=parts)
-    found = _score(check, text, graph)
+    found = _score(check, text, graph, question)
     return Score(value=found.value, parts=parts | found.parts, faults=found.faults + (("cut at the token limit",) if cut else ()))
 
 
-def _score(check: Check, text: str, graph: Architecture | None) -> Score:
+def _score(check: Check, text: str, graph: Architecture | None, question: str) -> Score:
     match check.kind:
         case "number":
             return _number(check, text)
         case "choice":
-            return _choice(check, text, graph)
+            return _choice(check, text, graph, question)
         case "set":
-            return _set([str(name) for name in check.expected], text, graph)
+            return _set([str(name) for name in check.expected], text, graph, question)
         case "edges":
             return _edges(check.expected, text, graph)
         case "graph":
@@ -95,56 +101,95 @@ def _number(check: Check, text: str) -> Score:
     )
 
 
-def _choice(check: Check, text: str, graph: Architecture | None) -> Score:
+def _choice(check: Check, text: str, graph: Architecture | None, question: str) -> Score:
     expected = str(check.expected)
     options = next((pair for pair in _OPPOSITES if normal(expected) in pair), None)
-    plain = re.sub(r"[*_`\"]", "", text)
+    value = next((v[key] for v in structure.json_values(text) if isinstance(v, dict) for key in _KEYS if isinstance(v.get(key), str)), None)
+    plain = value or marked(text) or text
     if options:
-        wanted = _SAME_CHOICE.get(normal(expected), normal(expected))
-        every = {spelling for pair in _OPPOSITES if set(pair) & set(options) for spelling in pair}
-        every |= {spelling for spelling, short in _SAME_CHOICE.items() if {short, spelling} & every}
-        words = [_SAME_CHOICE.get(word, word) for word in re.findall(r"[a-z]+", _answer_line(plain).lower()) if word in every]
-        if not words and wanted in ("yes", "no") and plain:  # a sentence instead of the word
-            words = ["no" if _DENIES.search(re.split(r"(?<=[.!?])\s", plain)[0]) else "yes"] if len(plain.split()) > 2 else []
-        said = words[0] if words else None
-        right = said == wanted
+        said = _option(plain, options)
+        right = said == _SAME_CHOICE.get(normal(expected), normal(expected))
     else:
-        known = list(dict.fromkeys([expected, *(_names(graph) if graph else [])]))
-        line = _answer_line(plain)
-        named = mentioned(line, known) or mentioned(plain, known)
-        said = named[0] if named else _item_of(line)
-        right = said is not None and bool(match_names([said], [expected]))
-        if (
-            right
-            and len(named) > 1
-            and re.search(r"\b(?:or|either)\b", line[: line.lower().find(named[1].lower()) + 1] or line, re.IGNORECASE)
-        ):
-            right = False  # hedged between two
+        known = list(dict.fromkeys([expected, *(_values(graph) if graph else [])]))
+        said = _named_choice(plain, known, set(mentioned(question, known))) or _named_choice(plain, known, set()) or _item_of(plain)
+        right = said is not None and bool(match_names([said], [expected])) and not _hedges(plain, known)
     fault = () if right else (f"says {said}, is {expected}" if said else "chooses nothing",)
     return Score(value=float(right), parts={"choice": float(right)}, faults=fault)
 
 
-def _set(expected: list[str], text: str, graph: Architecture | None) -> Score:
+def _named_choice(text: str, known: Sequence[str], subject: set[str]) -> str | None:
+    named = [found[0] for sentence in sentences(text) if (found := [name for name in mentioned(sentence, known) if name not in subject])]
+    return pick(named, lambda a, b: a == b, concludes=_concludes(text))
+
+
+def _option(text: str, options: tuple[str, str]) -> str | None:
+    """Which of two opposites the text settles on: a sentence that opens with one, else the one it ends up saying."""
+    every = {spelling for pair in _OPPOSITES if set(pair) & set(options) for spelling in pair} | set(options)
+    every |= {long for long, short in _SAME_CHOICE.items() if {short, long} & every}
+    said = [[_SAME_CHOICE.get(w, w) for w in re.findall(r"[a-z]+", sentence.lower()) if w in every] for sentence in sentences(text)]
+    opening = [words[0] for words, sentence in zip(said, sentences(text), strict=True) if words and _opens(sentence, every)]
+    if opening:
+        return opening[-1] if _concludes(text) else opening[0]
+    plain = [words[0] for words in said if words]
+    if plain:
+        return pick(plain, lambda a, b: a == b, concludes=True)
+    if "yes" in options and len(text.split()) > 2:  # a sentence instead of the word
+        return "no" if _DENIES.search(sentences(text)[0] if sentences(text) else "") else "yes"
+    return None
+
+
+def _set(expected: list[str], text: str, graph: Architecture | None, question: str) -> Score:
     known = list(dict.fromkeys([*expected, *(_names(graph) if graph else [])]))
-    items = structure.listed(text)
+    items = _stated_set(text, known, question)
     if items is None:
-        items = mentioned(_answer_line(text), known)
-        if not items:
-            items = mentioned(text, known)
-    else:
-        items = [name for item in items for name in (mentioned(item, known) or [item])]
-    items = list(dict.fromkeys(items))
-    if not expected:
-        none = not items and bool(re.search(r"\b(?:none|no|nothing|not any|empty)\b|\[\s*\]", text, re.IGNORECASE))
-        return Score(value=float(none), parts={"set_f1": float(none)}, faults=() if none else ("the true set is empty",))
-    if not items:
         return Score(value=0.0, parts={"set_f1": 0.0}, faults=("names nothing",))
+    if not expected or not items:
+        right = not expected and not items
+        fault = () if right else (("the true set is empty",) if not expected else ("says that there is none",))
+        return Score(value=float(right), parts={"set_f1": float(right), "set_exact": float(right)}, faults=fault)
     hit, f1 = _f1(items, expected)
     invented = [item for item in items if not match_names([item], known)] if graph else []
     parts = {"set_f1": f1, "set_exact": float(f1 == 1.0)} | ({"hallucination": len(invented) / len(items)} if graph else {})
     missing = [name for j, name in enumerate(expected) if j not in hit.values()]
     wrong = [name for i, name in enumerate(items) if i not in hit]
     return Score(value=f1, parts=parts, faults=_differences(missing, wrong))
+
+
+def _stated_set(text: str, known: Sequence[str], question: str) -> list[str] | None:
+    """The names an answer lists; [] when it says that there are none, None when it says nothing of the kind.
+
+    A list of short items is taken as it is. In prose names that the question mentions are its subject and not part of the answer.
+    """
+    plain = marked(text) or text
+    if plain.lstrip().startswith(("[", "{", "```")) and (items := structure.listed(plain)) is not None:
+        return _resolved(items, known)
+    said = sentences(plain)
+    if not said or any(_NONE.match(sentence) for sentence in (said[0], said[-1])):
+        return [] if said else None
+    prose = sentences(_BULLET.sub("", plain))
+    named = mentioned(plain, known)
+    if prose and not re.sub(r"\band\b|[\W_]", "", _without(plain, named)):
+        return named  # nothing but names
+    subject = set(mentioned(question, known))
+    outside = [found for sentence in prose if (found := [name for name in mentioned(sentence, known) if name not in subject])]
+    concludes = bool(prose) and (_concludes(plain) or not mentioned(prose[0], known))
+    if chosen := pick(outside, lambda a, b: set(a) == set(b), concludes=concludes):
+        return chosen
+    inside = [found for sentence in prose if (found := mentioned(sentence, known))]  # a question that lists all names excludes nothing
+    items = structure.listed(plain)
+    if items is not None and (not inside or any(sentence.endswith(":") for sentence in prose)):
+        return _resolved(items, known)
+    return pick(inside, lambda a, b: set(a) == set(b), concludes=concludes) or named or None
+
+
+def _resolved(items: Sequence[str], known: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(name for item in items for name in (mentioned(item, known) or [item])))
+
+
+def _without(text: str, names: Sequence[str]) -> str:
+    for name in sorted(names, key=len, reverse=True):
+        text = re.sub(re.escape(name), "", text, flags=re.IGNORECASE)
+    return text
 
 
 def _edges(expected: Any, text: str, graph: Architecture | None) -> Score:
@@ -245,7 +290,8 @@ def _f1(found: Sequence[str], truth: Sequence[str]) -> tuple[dict[int, int], flo
 def _edge_parts(found: Sequence[tuple[str, str]], truth: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, float]:
     ends = list(dict.fromkeys(name for edge in found for name in edge))
     canonical = {ends[i]: names[j] for i, j in match_names(ends, names).items()}
-    pairs = {(canonical.get(a, f"?{a}"), canonical.get(b, f"?{b}")) for a, b in found}
+    canonical = {end: next(iter(mentioned(end, names)[-1:]), f"?{end}") for end in ends} | canonical  # "It goes Web App" is Web App
+    pairs = {(canonical[a], canonical[b]) for a, b in found}
     wanted = set(truth)
     loose, loosely = {frozenset(p) for p in pairs}, {frozenset(p) for p in wanted}
     return {
@@ -269,13 +315,18 @@ def _iou(a: Sequence[float], b: Sequence[float]) -> float:
     return shared / (sum(area) - shared) if sum(area) - shared > 0 else 0.0
 
 
-def _answer_line(text: str) -> str:
-    """The sentence that carries the answer: after the last "Answer:", else the first that is not a heading."""
-    marked = re.findall(r"(?:^|\n|[.!?]\s)\W*(?:final\s+|short\s+)?answer(?:\s+is)?\s*[:=]\s*([^\n]+)", text, re.IGNORECASE)
-    if marked:
-        return str(marked[-1])
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return re.split(r"(?<=[.!?])\s", lines[0])[0] if lines else ""
+def _concludes(text: str) -> bool:
+    return bool(CONCLUDES.search(text) or STEP.search(text))
+
+
+def _opens(sentence: str, words: set[str]) -> bool:
+    return (re.findall(r"[a-z]+", sentence.lower()) or [""])[0] in words
+
+
+def _hedges(text: str, known: Sequence[str]) -> bool:
+    """Names two and leaves it open: "Orders or Users"."""
+    first = next(iter(sentences(text)), "")
+    return len(mentioned(first, known)) > 1 and re.search(r"\b(?:either|or)\b", first, re.IGNORECASE) is not None
 
 
 def _item_of(line: str) -> str | None:
@@ -290,6 +341,12 @@ def mentioned_in(text: str, names: Sequence[str]) -> str:
 
 def _names(graph: Architecture) -> list[str]:
     return [component.name for component in graph.components]
+
+
+def _values(graph: Architecture) -> list[str]:
+    """Everything a choice may be: names, technologies, protocols, zones."""
+    stacks = [component.technology for component in graph.components] + [edge.protocol for edge in graph.edges]
+    return [*_names(graph), *(value for value in dict.fromkeys(stacks) if value), *(zone.name for zone in graph.zones)]
 
 
 def _words(graph: Architecture) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from sysdesign.evaluate.names import normal
 from sysdesign.graph import Record
 
-_ARROW = r"(?:-{1,2}(?:\s?[^->|\n]{1,40}?\s?-{1,2})?>|=+>|→|⟶|➜|~+>)"
+_ARROW = r"(?:--?>|--\s?[^->|\n]{1,40}?\s?--?>|=+>|→|⟶|➜|~+>)"
 _SRC, _DST = ("src", "source", "from", "caller", "start"), ("dst", "target", "to", "destination", "callee", "end")
 _BOX = re.compile(
     r"\(?\s*(\d{1,4}(?:\.\d+)?)\s*,\s*(\d{1,4}(?:\.\d+)?)\s*\)?\s*,\s*\(?\s*(\d{1,4}(?:\.\d+)?)\s*,\s*(\d{1,4}(?:\.\d+)?)\s*\)?"
@@ -55,18 +55,18 @@ def json_values(text: str) -> Iterator[Any]:
 
 
 def graph(text: str) -> StatedGraph | None:
-    """Components and edges of the first JSON graph, else of a Mermaid block; None when the answer holds neither."""
+    """Components and edges of the first JSON graph, else of a Mermaid block, else of an arrow list; None when the answer holds none."""
     for value in json_values(text):
         found = _json_graph(value)
         if found is not None:
             return found
-    return _mermaid(text)
+    return _mermaid(text) or _arrow_list(text)
 
 
 def edges(text: str) -> list[StatedEdge] | None:
     """Arrows, from JSON, Mermaid, a two-column table, or lines like `A -> B (label)`; None when there is none of these."""
     stated = graph(text)
-    if stated is not None and (stated.edges or stated.components):
+    if stated is not None:
         return list(stated.edges)
     for value in json_values(text):
         listed = value.get("edges", value.get("connections")) if isinstance(value, dict) else value
@@ -76,7 +76,7 @@ def edges(text: str) -> list[StatedEdge] | None:
                 return found
     found = []
     for line in text.splitlines():
-        found += _table_edge(line) or _line_edges(line)
+        found += _table_edge(line) or [edge for part in line.split(";") for edge in _line_edges(part)]
     return found or None
 
 
@@ -198,8 +198,19 @@ def _mermaid(text: str) -> StatedGraph | None:
     )
 
 
+def _arrow_list(text: str) -> StatedGraph | None:
+    """Lines of `A -> B`, if that is what most of the answer is."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    found = [_line_edges(line) for line in lines]
+    if sum(map(bool, found)) < max(2, 0.6 * len(lines)):
+        return None
+    listed = [edge for line in found for edge in line]
+    return StatedGraph(components=tuple(dict.fromkeys(name for edge in listed for name in (edge.src, edge.dst))), edges=tuple(listed))
+
+
 def _line_edges(line: str) -> list[StatedEdge]:
-    parts = re.split(rf"\s*({_ARROW})\s*", re.sub(r"\\?[`*\"]", "", line))
+    chained = re.sub(r",?\s+(?:and\s+)?(?:then|next)\s+(?:to\s+)?(?=[A-Z])", " -> ", re.sub(r"\\?[`*\"]", "", line))
+    parts = re.split(rf"\s*({_ARROW})\s*", chained)
     if len(parts) < 3:
         return []
     names = [_end(part, first=index == 0) for index, part in enumerate(parts[::2])]
