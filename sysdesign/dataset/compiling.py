@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sysdesign.dataset.draft import Draft
 from sysdesign.errors import ArtifactError
-from sysdesign.models.rows import IGNORED, Laid, Unfit, encode, lay_out, mask
+from sysdesign.models.rows import IGNORED, Laid, Unfit, encode, lay_out, learned_tokens
 from sysdesign.records import Row
 
 
@@ -69,13 +67,13 @@ class Compiler:
 
     def _counted(self, draft: Draft, laid: Laid, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> Row | Unfit:
         pictures = sum(self._picture_tokens(picture.width, picture.height, picture.name) for picture in draft.pictures)
-        if sum(token == self.processor.image_token_id for token in ids) != len(draft.pictures):
+        if list(ids).count(self.processor.image_token_id) != len(draft.pictures):
             return Unfit("image_count", "the template does not write one place a picture")
         total = len(ids) - len(draft.pictures) + pictures
         if total > self.max_tokens:
             return Unfit("too_long", f"{total} tokens, {pictures} of them pictures; dataset.max_tokens is {self.max_tokens}")
         try:
-            learned = sum(mask(offsets, laid.spans))
+            learned = sum(last - first for first, last in learned_tokens(offsets, laid.spans))
         except Unfit as unfit:
             return unfit
         if not learned:
@@ -93,7 +91,7 @@ class Compiler:
         pictures = self.processor.image_processor
         with Image.open(self.root / "images" / name) as stored:
             actual = stored.size
-            made = pictures(images=[np.asarray(stored.convert("RGB"))], return_tensors="pt")
+            made = pictures(images=[stored.convert("RGB")], return_tensors="pt")
         grid = [int(n) for n in made["image_grid_thw"][0]]
         features = made["pixel_values"].shape[0] // pictures.merge_size**2
         if actual != (width, height) or features != tokens or grid[1:] != [height // pictures.patch_size, width // pictures.patch_size]:

@@ -49,7 +49,7 @@ def dataset(
     Reads: `conversations.jsonl`; `diagrams.jsonl`, `headline.jsonl` and pictures; the base's processor (no weights); the student's
     system prompt and the headline prompts; the files of `cfg.extra` and `cfg.replay`.
     Writes: `rows/<split>.jsonl`, `hf/<split>/data.parquet`, `images/`, `pictures.jsonl`, `probes.jsonl`, `rejected.jsonl`,
-    `compile.json`, `card.md`. A killed run goes on with the pictures and chunks it has.
+    `compile.json`, `packing.json` (training rows of each full-length sequence), `card.md`. A killed run goes on with the pictures and chunks it has.
     Raises: InputError when no training row is left or a file of yours cannot be read, ArtifactError when the processor would
     resize a picture that the policy aligned.
     """
@@ -103,12 +103,13 @@ def dataset(
         "max_tokens": cfg.max_tokens,
         "system_sha256": hashlib.sha256(system.encode()).hexdigest(),
         "sizes": [{"width": width, "height": height, "tokens": n} for (width, height), n in sorted(_sizes(used, policy).items())],
-        "splits": {split: layout.model_dump(mode="json") for split, layout in layouts.items()},
+        "splits": {split: layout.model_dump(mode="json", exclude={"packed"}) for split, layout in layouts.items()},
         "leaks": proof.model_dump(mode="json"),
         "rejected": dict(sorted(tally.rejected.items())),
         "checked_whole": [row.id for row in tally.sample],
     }
     (out / "compile.json").write_text(json.dumps(compiled, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (out / "packing.json").write_text(json.dumps(layouts["train"].packed, separators=(",", ":")) + "\n", encoding="utf-8")
     (out / "card.md").write_text(card(cfg, about, policy, tally, layouts, proof, len(used)), encoding="utf-8")
     shutil.rmtree(scratch)
     report = _report(layouts, tally, len(used), proof.shared_topologies + proof.shared_pictures, out)
@@ -147,7 +148,8 @@ def _sizes(pictures: list[Picture], policy: PicturePolicy) -> dict[tuple[int, in
 def _report(layouts: dict[str, Layout], tally: Tally, pictures: int, shared: int, out: Path) -> DatasetReport:
     digest = hashlib.sha256()
     for split in SPLITS:
-        digest.update((out / "rows" / f"{split}.jsonl").read_bytes())
+        with (out / "rows" / f"{split}.jsonl").open("rb") as rows:
+            digest.update(hashlib.file_digest(rows, "sha256").digest())
     train = layouts["train"]
     return DatasetReport(
         rows_train=train.rows, rows_val=layouts["val"].rows, rows_test=layouts["test"].rows,

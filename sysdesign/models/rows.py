@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,20 +109,18 @@ def lay_out(messages: Sequence[Mapping[str, Any]], processor: Any) -> Laid:
     return Laid(whole, tuple(spans))
 
 
-def mask(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """Which tokens are learned, given each token's characters. Raises Unfit where a token reaches over a span's edge."""
-    learned = [False] * len(offsets)
-    starts = {start: index for index, (start, end) in reversed(list(enumerate(offsets))) if end > start}
+def learned_tokens(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """First and one past the last token of each span, given each token's characters. Raises Unfit where a token reaches over an edge."""
+    ranges = []
     for start, end in spans:
-        index = starts.get(start)
-        if index is None:
+        first = bisect_left(offsets, (start, start + 1))
+        last = bisect_left(offsets, (end,))
+        if first == len(offsets) or offsets[first][0] != start:
             raise Unfit("mask_boundary", f"a token joins the end of the question with the beginning of the answer at character {start}")
-        while index < len(offsets) and offsets[index][0] < end:
-            if offsets[index][1] > end:
-                raise Unfit("mask_boundary", f"a token reaches over the end of the answer at character {end}")
-            learned[index] = True
-            index += 1
-    return learned
+        if last <= first or offsets[last - 1][1] != end:
+            raise Unfit("mask_boundary", f"a token reaches over the end of the answer at character {end}")
+        ranges.append((first, last))
+    return ranges
 
 
 def encode(row: Row, processor: Any, images_root: Path) -> dict[str, Any]:
@@ -145,14 +144,16 @@ def encode(row: Row, processor: Any, images_root: Path) -> dict[str, Any]:
     made = processor(text=[laid.text], images=pictures or None, return_tensors="pt")
     ids = made["input_ids"][0]
     plain = processor.tokenizer(laid.text, add_special_tokens=False, return_offsets_mapping=True)
-    learned = mask(plain["offset_mapping"], laid.spans)
+    learned = torch.zeros(len(plain["input_ids"]), dtype=torch.bool)
+    for first, last in learned_tokens(plain["offset_mapping"], laid.spans):
+        learned[first:last] = True
     counts = [int(grid.prod()) // processor.image_processor.merge_size**2 for grid in made.get("image_grid_thw", [])]
     remaining = iter(counts)
     times = torch.tensor([next(remaining) if token == processor.image_token_id else 1 for token in plain["input_ids"]])
     expanded = torch.tensor(plain["input_ids"]).repeat_interleave(times)
     if not torch.equal(expanded, ids):
         raise Unfit("token_count", f"the processor makes {len(ids)} tokens where text and pictures give {len(expanded)}")
-    labels = torch.where(torch.tensor(learned).repeat_interleave(times), ids, IGNORED)
+    labels = torch.where(learned.repeat_interleave(times), ids, IGNORED)
     encoded = {
         "input_ids": ids,
         "labels": labels,
