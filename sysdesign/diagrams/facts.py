@@ -104,7 +104,9 @@ def component_texts(c: Component, show: Collection[str]) -> list[str]:
         found.append("stateful")
     if "component.replication" in show and c.replication is not None:
         r = c.replication
-        found.append(f"{r.mode} N={r.n} W={r.w} R={r.r}" + (f" lag {number(r.lag_s)} s" if r.mode == "async" else ""))
+        found.append(f"{r.mode} N={r.n} W={r.w} R={r.r}")
+        if r.mode == "async":
+            found.append(f"lag {number(r.lag_s)} s")
     return found
 
 

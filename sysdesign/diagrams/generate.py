@@ -148,7 +148,7 @@ def _parts(prompt: SeedPrompt, size: int, provider: str, rng: random.Random) -> 
     taken: set[str] = set()
     parts = []
     for kind, said in wanted:
-        product = said is not None and (kind in _PRODUCT_TYPES or said.casefold() in _PRODUCTS)
+        product = said is not None and kind != "external" and (kind in _PRODUCT_TYPES or said.casefold() in _PRODUCTS)
         name = _name(kind, None if product else said, entities, taken, rng)
         technology = said if product and rng.random() < 0.6 else _technology(kind, name, provider, rng)
         parts.append(Part(_ident(name, taken), name, kind, technology))
@@ -169,7 +169,7 @@ def _name(kind: ComponentType, said: str | None, entities: Sequence[str], taken:
 
 
 def _title(text: str) -> str:
-    return " ".join(word if word[:1].isupper() else word.capitalize() for word in re.sub(r"[_\s]+", " ", text).split())
+    return " ".join(word.capitalize() if word.islower() else word for word in re.sub(r"[_\s]+", " ", text).split())
 
 
 def _ident(name: str, taken: set[str]) -> str:
@@ -180,6 +180,8 @@ def _ident(name: str, taken: set[str]) -> str:
 
 def _technology(kind: ComponentType, name: str, provider: str, rng: random.Random) -> str | None:
     if kind in _FITTING:
+        if any(name.casefold() == known.casefold() for known, _, _ in TECHNOLOGIES[kind]):
+            return None  # the name says it
         options = next((found for word, found in _FITTING[kind].items() if word in name.casefold()), None)
         return rng.choice(options) if options else None
     fitting = [name for name, owner, _ in TECHNOLOGIES[kind] if owner in (provider, "any")] or [name for name, _, _ in TECHNOLOGIES[kind]]

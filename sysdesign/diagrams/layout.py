@@ -22,6 +22,7 @@ from sysdesign.records import Box
 Point = tuple[float, float]
 Size = tuple[float, float]
 Engine = Literal["dot", "python"]
+_BEZIER = [((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3) for t in (i / 8 for i in range(1, 8))]
 OLDEST_DOT = (2, 40)  # the first with JSON output
 
 
@@ -32,6 +33,7 @@ class Sizes:
     nodes: Mapping[str, Size]
     zones: Mapping[str, Size]
     labels: Sequence[Size | None]
+    rounds: frozenset[str] = frozenset()  # components whose outline is an ellipse: arrows end on it
 
 
 @dataclass
@@ -121,7 +123,8 @@ def dot_source(graph: Architecture, sizes: Sizes, *, direction: str, splines: st
     def block(zone: str | None) -> None:
         for name in members.get(zone, []):
             w, h = sizes.nodes[name]
-            lines.append(f'"{name}" [width={w / 72:.4f} height={h / 72:.4f}];')
+            oval = " shape=ellipse" if name in sizes.rounds else ""
+            lines.append(f'"{name}" [width={w / 72:.4f} height={h / 72:.4f}{oval}];')
         for child in children.get(zone, []):
             lines.append(f'subgraph "cluster_{child}" {{ margin=14 labeljust=l label={_table(sizes.zones[child])};')
             block(child)
@@ -176,12 +179,10 @@ def _path(pos: str, point: Callable[[str], Point], splines: str) -> list[Point]:
             controls.append(point(word))
     path = controls[:1]
     for at in range(0, len(controls) - 3, 3):
-        a, b, c, d = controls[at : at + 4]
-        straight = splines in ("ortho", "polyline")
-        for step in (1.0,) if straight else [s / 10 for s in range(1, 11)]:
-            u = 1 - step
-            k = (u * u * u, 3 * u * u * step, 3 * u * step * step, step**3)
-            path.append((k[0] * a[0] + k[1] * b[0] + k[2] * c[0] + k[3] * d[0], k[0] * a[1] + k[1] * b[1] + k[2] * c[1] + k[3] * d[1]))
+        (ax, ay), (bx, by), (cx, cy), (dx, dy) = controls[at : at + 4]
+        if splines == "spline":
+            path += [(k * ax + m * bx + n * cx + p * dx, k * ay + m * by + n * cy + p * dy) for k, m, n, p in _BEZIER]
+        path.append((dx, dy))
     if tip is not None:
         path.append(tip)
     return path

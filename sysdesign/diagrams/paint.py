@@ -11,7 +11,7 @@ from sysdesign.diagrams.icons import icon, icon_name
 from sysdesign.diagrams.ink import Ink
 from sysdesign.diagrams.labels import around
 from sysdesign.diagrams.layout import Placed
-from sysdesign.diagrams.scene import ICON, Line, Scene, block_height, line_height, shape_of
+from sysdesign.diagrams.scene import ICON, Line, Scene, block_height, line_height, shape_of, text_width
 from sysdesign.diagrams.shapes import arrowhead, dash, outline, rounded, text_shift, wobble
 from sysdesign.diagrams.styles import GROUPS, Colour, Style
 from sysdesign.graph import Architecture, Component
@@ -56,8 +56,10 @@ def paint(graph: Architecture, style: Style, scene: Scene, frame: Frame, rng: ra
         _grid(ink, style, frame)
     _zones(ink, graph, style, frame, rng)
     _arrows(ink, graph, style, frame, rng)
+    depth = _depths(graph)
     for zone in graph.zones:
-        _zone_title(ink, scene.zones[zone.id], frame.placed.titles.get(zone.id), style, frame)
+        fill = style.zone_fills[depth[zone.id] % len(style.zone_fills)]
+        _zone_title(ink, scene.zones[zone.id], frame.placed.titles.get(zone.id), fill, style, frame)
     for c in graph.components:
         _component(ink, c, style, frame, rng)
         ink.flush()  # at once: many small masks are cheaper than a page-sized one for each colour
@@ -80,18 +82,24 @@ def _grid(ink: Ink, style: Style, frame: Frame) -> None:
 
 
 def _zones(ink: Ink, graph: Architecture, style: Style, frame: Frame, rng: random.Random) -> None:
+    depth = _depths(graph)
+    for zone in sorted(frame.placed.zones, key=lambda z: (depth[z], z)):
+        box = frame.box(frame.placed.zones[zone])
+        path = rounded(box, style.zone_corner * frame.scale)
+        ink.fill(path, style.zone_fills[depth[zone] % len(style.zone_fills)])
+        _line(ink, path, style.zone_line, 1.2, style, frame, rng, dashed=style.zone_dash)
+    ink.flush()
+
+
+def _depths(graph: Architecture) -> dict[str, int]:
+    """How many zones each zone lies in."""
     parents = {z.id: z.parent for z in graph.zones}
 
     def depth(zone: str) -> int:
-        at = parents[zone]
-        return 0 if at is None else 1 + depth(at)
+        above = parents[zone]
+        return 0 if above is None else 1 + depth(above)
 
-    for zone in sorted(frame.placed.zones, key=lambda z: (depth(z), z)):
-        box = frame.box(frame.placed.zones[zone])
-        path = rounded(box, style.zone_corner * frame.scale)
-        ink.fill(path, style.zone_fills[depth(zone) % len(style.zone_fills)])
-        _line(ink, path, style.zone_line, 1.2, style, frame, rng, dashed=style.zone_dash)
-    ink.flush()
+    return {zone: depth(zone) for zone in parents}
 
 
 def _arrows(ink: Ink, graph: Architecture, style: Style, frame: Frame, rng: random.Random) -> None:
@@ -144,10 +152,12 @@ def _component_text(ink: Ink, c: Component, lines: list[Line], style: Style, fra
         at += step
 
 
-def _zone_title(ink: Ink, line: Line, at: Point | None, style: Style, frame: Frame) -> None:
+def _zone_title(ink: Ink, line: Line, at: Point | None, fill: Colour, style: Style, frame: Frame) -> None:
     if at is None:
         return
     x, y = frame.point(at)
+    # arrows that run over a title are interrupted, not the title
+    ink.fill(rounded((x - 2, y, x + text_width(line, style) * frame.scale, y + line_height(line) * frame.scale), 0), fill)
     ink.text(
         (x, y + line_height(line) * frame.scale / 2),
         line.text,

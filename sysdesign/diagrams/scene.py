@@ -63,6 +63,7 @@ def compose(graph: Architecture, style: Style, show: Collection[str]) -> Scene:
         nodes={c.id: _node_size(nodes[c.id], c, style) for c in graph.components},
         zones={key: (text_width(line, style) + 8, line.px * 1.35) for key, line in zones.items()},
         labels=[(max(text_width(line, style) for line in lines) + 10, block_height(lines) + 4) if lines else None for lines in labels],
+        rounds=frozenset(c.id for c in graph.components if shape_of(c, style) in ("ellipse", "cloud")),
     )
     return Scene(nodes, zones, labels, legend, clean(graph.title), sizes)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 
 from sysdesign.records import Box
 
@@ -112,7 +113,7 @@ def dash(path: Sequence[Point], on: float, off: float) -> list[Path]:
     pieces: list[Path] = []
     piece: Path = [path[0]] if path else []
     left, drawing = on, True
-    for (ax, ay), (bx, by) in zip(path, path[1:], strict=False):
+    for (ax, ay), (bx, by) in pairwise(path):
         length = math.hypot(bx - ax, by - ay)
         done = 0.0
         while length - done > left:
@@ -134,18 +135,18 @@ def wobble(path: Sequence[Point], amount: float, rng: random.Random) -> Path:
     """The path as a hand draws it: resampled, and pushed aside by slow waves of about `amount` pixels."""
     if len(path) < 2:
         return list(path)
-    phase = [rng.uniform(0, 2 * math.pi) for _ in range(4)]
-    wave = [rng.uniform(38, 60), rng.uniform(70, 120)]
+    px, py, qx, qy = (rng.uniform(0, 2 * math.pi) for _ in range(4))
+    short, long = 2 * math.pi / rng.uniform(38, 60), 2 * math.pi / rng.uniform(70, 120)
     out: Path = []
     walked = 0.0
-    for (ax, ay), (bx, by) in zip(path, path[1:], strict=False):
+    for (ax, ay), (bx, by) in pairwise(path):
         length = math.hypot(bx - ax, by - ay)
-        steps = max(1, int(length / 9))
+        steps = max(1, int(length / 13))
         for step in range(steps):
             t = step / steps
             s = walked + length * t
-            dx = amount * (0.6 * math.sin(s / wave[0] * 6.28 + phase[0]) + 0.4 * math.sin(s / wave[1] * 6.28 + phase[1]))
-            dy = amount * (0.6 * math.sin(s / wave[0] * 6.28 + phase[2]) + 0.4 * math.sin(s / wave[1] * 6.28 + phase[3]))
+            dx = amount * (0.6 * math.sin(s * short + px) + 0.4 * math.sin(s * long + qx))
+            dy = amount * (0.6 * math.sin(s * short + py) + 0.4 * math.sin(s * long + qy))
             out.append((ax + (bx - ax) * t + dx, ay + (by - ay) * t + dy))
         walked += length
     return [*out, path[-1]]
