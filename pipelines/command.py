@@ -91,7 +91,8 @@ def usage(about: str, sections: Sequence[str], own: dict[str, str]) -> str:
     lines += [f"  --{name:40} {text}" for name, text in own.items()]
     for field in fields(Config):
         if field.path.split(".")[0] in sections:
-            lines.append(f"  --{field.path:40} {field.help} {field.type} [{field.default}]")
+            about_it = " ".join(field.help.split())
+            lines.append(f"  --{field.path:40} {about_it} {field.type} [{field.default}]")
     return "\n".join(lines)
 
 

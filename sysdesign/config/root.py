@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sysdesign.config.base import BaseConfig, HubBase
+from sysdesign.config.chat import ChatConfig
 from sysdesign.config.conversations import ConversationsConfig
 from sysdesign.config.dataset import DatasetConfig
 from sysdesign.config.deploy import DeployConfig
@@ -29,4 +30,5 @@ class Config(Section):
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     deploy: DeployConfig = DeployConfig()
+    chat: ChatConfig = ChatConfig()
     runtime: RuntimeConfig = RuntimeConfig()
