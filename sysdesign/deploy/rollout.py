@@ -96,6 +96,29 @@ def roll_out(
     return rollout, health
 
 
+def serving_versions(server: Ollama) -> dict[str, str]:
+    """Every name that serves one of this project's versions -> that version's tag."""
+    tags = _by_folded_name(server)
+    found = {}
+    for name, tag in tags.items():
+        model, _, label = name.rpartition(":")
+        if label == "latest" and (owner := _owner(tags, model, tag)):
+            found[tag.name.rpartition(":")[0]] = owner
+    return found
+
+
+def withdraw(server: Ollama, model: str) -> tuple[str, ...]:
+    """Delete the serving name, if it serves one of this project's versions, and all versions; returns what was deleted."""
+    tags = _by_folded_name(server)
+    live = tags.get(f"{model.lower()}:latest")
+    names = [tag.name for tag in _versions(tags, model)]
+    if live and _owner(tags, model, live):
+        names.insert(0, live.name)
+    for name in names:
+        server.delete(name)
+    return tuple(names)
+
+
 def _by_folded_name(server: Ollama) -> dict[str, Tag]:
     return {name.lower(): tag for name, tag in server.tags().items()}  # Ollama treats names alike whatever their case
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from sysdesign.artifacts import Artifact
+from sysdesign.artifacts import Artifact, Manifest
 from sysdesign.config.deploy import DeployConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.deploy import golden
@@ -61,15 +61,22 @@ def deploy(cfg: DeployConfig, *, seed: int, out: Path, log: MetricLog, runtime: 
     health check, ToolError when Ollama is too old, InputError when the name belongs to another model.
     """
     bundle = open_bundle(export.path)
-    recorded = {entry.path: entry.sha256 for entry in export.manifest.files}
-    digests = {file.name: sha256_file(file) for file in (bundle.text, bundle.projector)}
-    for file in (bundle.text, bundle.projector):
-        if digests[file.name] != recorded.get(file.relative_to(export.path).as_posix(), digests[file.name]):
-            law = "must have the sha256 recorded when it was exported"
-            raise ArtifactError(str(file), law, f"it was changed since; export again: rm -r {export.path}", digests[file.name][:12])
+    digests = verified_digests(bundle, export.manifest)
     report = serve_bundle(cfg, bundle, digests, export.digest, out=out, seed=seed, threads=runtime.workers)
     log.image(out / "golden.png", "deploy/golden")
     return report
+
+
+def verified_digests(bundle: Bundle, manifest: Manifest | None) -> dict[str, str]:
+    """File name -> sha256 of both GGUF files. Raises ArtifactError when one is not what the manifest of its export records."""
+    recorded = {entry.path: entry.sha256 for entry in manifest.files} if manifest else {}
+    digests = {}
+    for file in (bundle.text, bundle.projector):
+        digests[file.name] = sha256_file(file)
+        if recorded.get(file.relative_to(bundle.folder).as_posix(), digests[file.name]) != digests[file.name]:
+            do = f"it was changed since, or did not arrive whole; fetch or export it again: rm -r {bundle.folder}"
+            raise ArtifactError(str(file), "must have the sha256 recorded when it was exported", do, digests[file.name][:12])
+    return digests
 
 
 def serve_bundle(

@@ -1,0 +1,98 @@
+"""`mlflow deployments -t ollama`: a registered model served, replaced, asked and taken down, and the registry knows what runs where."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.ollama_server import OllamaServer
+from tests.test_deploy import make_export
+
+
+@pytest.fixture
+def registered(tracking_uri: str, tmp_path: Path) -> None:
+    """Two versions of `shop`; `champion` is the first."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    mlflow.set_tracking_uri(tracking_uri)
+    client = MlflowClient()
+    client.create_registered_model("shop")
+    experiment = client.create_experiment("x", artifact_location=str(tmp_path / "mlartifacts"))
+    for fill in (1, 2):
+        model = client.create_logged_model(experiment, name="gguf")
+        client.log_model_artifacts(model.model_id, str(make_export(tmp_path / f"export-{fill}", fill)))
+        client.finalize_logged_model(model.model_id, "READY")
+        client.create_model_version("shop", f"models:/{model.model_id}", model_id=model.model_id)
+    client.set_registered_model_alias("shop", "champion", "1")
+
+
+def test_a_registered_model_through_the_client(registered: None, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+    from mlflow.deployments import plugin_manager
+    from mlflow.exceptions import MlflowException
+
+    plugins = plugin_manager.DeploymentPlugins()
+    plugins.register("ollama", "sysdesign.deployments_plugin")
+    plugin = plugins["ollama"]
+    registry = MlflowClient()
+    with OllamaServer(tmp_path / "ollama") as server:
+        client = plugin.OllamaDeploymentClient(server.url.replace("http://", "ollama:/"))
+        where = plugin.PLACE_TAG + plugin.place(server.url, "assistant")
+        created = client.create_deployment("assistant", "models:/shop@champion")
+        assert created["flavor"] == "gguf" and created["health"]["found"] == 1.0
+        assert registry.get_model_version("shop", "1").tags[where].endswith(f"as {created['version']}")
+        with pytest.raises(MlflowException, match="use update"):
+            client.create_deployment("assistant", "models:/shop@champion")
+        since = registry.get_model_version("shop", "1").tags[where]
+        client.update_deployment("assistant", "models:/shop/1")
+        assert registry.get_model_version("shop", "1").tags[where] == since, "a rerun keeps the time it began"
+
+        updated = client.update_deployment("assistant", "models:/shop/2")
+        assert updated["previous"] == created["version"]
+        assert where not in registry.get_model_version("shop", "1").tags and where in registry.get_model_version("shop", "2").tags
+        assert [d["name"] for d in client.list_deployments()] == ["assistant"]
+        assert client.get_deployment("assistant")["capabilities"] == ["completion", "vision"]
+
+        Image.new("RGB", (50, 50)).save(tmp_path / "p.png")
+        answers = client.predict("assistant", [{"prompt": "What?", "image": str(tmp_path / "p.png")}, {"prompt": "And?"}])["predictions"]
+        assert answers[0]["input_tokens"] > 1024 > answers[1]["input_tokens"] and answers[1]["answer"].startswith("Gateway")
+        with pytest.raises(MlflowException, match="must be a picture"):
+            client.predict("assistant", {"prompt": "What?", "image": "bm90IGEgcGljdHVyZQ=="})
+        with pytest.raises(MlflowException, match="is no option"):
+            client.update_deployment("assistant", "models:/shop/2", config={"nonsense": "1"})
+        with pytest.raises(MlflowException, match="must hold the model"):
+            client.update_deployment("assistant", "models:/shop/9")
+        client.delete_deployment("assistant")
+        client.delete_deployment("assistant")
+        assert server.names() == []
+        with pytest.raises(MlflowException, match="no deployment"):
+            client.get_deployment("assistant")
+
+
+def test_the_command_line_finds_the_plugin_by_its_entry_point(tmp_path: Path) -> None:
+    info = tmp_path / "site" / "sysdesign-0.dist-info"  # what `pip install -e .` leaves behind
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sysdesign\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("[mlflow.deployments]\nollama = sysdesign.deployments_plugin\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mlflow", "deployments", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+
+    export = make_export(tmp_path / "export")
+    (tmp_path / "in.json").write_text(json.dumps([{"prompt": "Which components?"}]))
+    with OllamaServer(tmp_path / "ollama") as server:
+        target = server.url.replace("http://", "ollama:/")
+        created = run("create", "-t", target, "--name", "assistant", "-m", str(export), "-C", "golden.min_found=1.0")
+        assert "gguf deployment assistant is created" in created.stdout, created.stderr
+        asked = run("predict", "-t", target, "--name", "assistant", "-I", str(tmp_path / "in.json"))
+        assert json.loads(asked.stdout)["predictions"][0]["answer"].startswith("Gateway"), asked.stderr
