@@ -79,7 +79,7 @@ class Certificate(Record):
 
 def distance(answers: Sequence[Answer], others: Sequence[np.ndarray], tie: float, never: Sequence[int] = ()) -> Distance:
     """`others`: for each answer the other side's log-probabilities, (steps, vocabulary) float. `never`: tokens nobody may choose."""
-    allowed = np.ones(others[0].shape[1] if others else 0, bool)
+    allowed: np.ndarray = np.ones(others[0].shape[1] if others else 0, bool)
     allowed[list(never)] = False
     tokens = agree = 0
     largest, divergences = 0.0, []
