@@ -148,7 +148,8 @@ def _describe(scale: str, base: Path) -> None:
     config = {
         "architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl", "hidden_size": width, "intermediate_size": inner,
         "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv, "vocab_size": vocabulary,
-        "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "rope_theta": 1e6, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "rope_theta": 1e6,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
         "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": first, "eos_token_id": first + 2,
         "vision_config": {
             "depth": depth, "embed_dim": tower, "hidden_size": width, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14,

@@ -79,7 +79,7 @@ def export(
     weights = open_weights(folder)
     layout = families.read_layout(folder, weights)
     adapter = open_adapter(adapter_folder, weights)
-    policy = picture_policy(dataset, base)
+    policy = _picture_policy(dataset, base)
     system = read_prompt(SYSTEM)
     modelfile = write_modelfile(f"gguf/model-{cfg.ship}.gguf", "gguf/mmproj-f16.gguf", system, policy, cfg.context, cfg.temperature)
     origin = _origin(base, train, dataset, folder)
@@ -102,7 +102,7 @@ def export(
     return report
 
 
-def picture_policy(dataset: Artifact, base: Artifact) -> PicturePolicy:
+def _picture_policy(dataset: Artifact, base: Artifact) -> PicturePolicy:
     """The policy that the dataset's pictures were resized by."""
     said = dataset.manifest.config.get("picture", {})
     return PicturePolicy(side=FAMILIES[read_base(base).family].side, **said)
