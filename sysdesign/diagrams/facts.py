@@ -13,7 +13,8 @@ from sysdesign.diagrams.vocabulary import TYPE_WORDS
 from sysdesign.graph import Architecture, Component, Edge, Flow
 
 COMPONENT_KINDS = (
-    "technology", "replicas", "capacity_qps", "service_ms", "p99_ms", "azs", "stateful", "replication", "storage_gb", "cost_usd", "availability", "hit_ratio",
+    "technology", "replicas", "capacity_qps", "service_ms", "p99_ms", "azs", "stateful", "replication", "storage_gb", "cost_usd",
+    "availability", "hit_ratio",
 )  # fmt: skip
 EDGE_KINDS = (
     "protocol",
@@ -38,12 +39,15 @@ KINDS = frozenset(
 BUNDLES: dict[str, tuple[str, ...]] = {
     "protocols": ("component.technology", "edge.protocol"),
     "capacity": (
-        "component.replicas", "component.capacity_qps", "component.hit_ratio", "edge.calls_per_request", "edge.via_cache", "flow.avg_qps", "flow.peak_qps",
+        "component.replicas", "component.capacity_qps", "component.hit_ratio", "edge.calls_per_request", "edge.via_cache", "flow.avg_qps",
+        "flow.peak_qps",
     ),
-    "latency": ("component.service_ms", "component.hit_ratio", "edge.calls_per_request", "edge.via_cache", "edge.parallel_group", "flow.slo_p99_ms"),
+    "latency": ("component.service_ms", "component.hit_ratio", "edge.calls_per_request", "edge.via_cache", "edge.parallel_group",
+    "flow.slo_p99_ms"),
     "tail": ("component.p99_ms", "edge.parallel_group", "edge.timeout_ms", "edge.retries", "flow.slo_p99_ms"),
     "availability": ("component.replicas", "component.availability", "edge.dependency", "edge.alt_group", "flow.slo_availability"),
-    "placement": ("component.replicas", "component.azs", "component.capacity_qps", "flow.peak_qps", "edge.calls_per_request", "edge.via_cache", "component.hit_ratio"),
+    "placement": ("component.replicas", "component.azs", "component.capacity_qps", "flow.peak_qps", "edge.calls_per_request",
+    "edge.via_cache", "component.hit_ratio"),
     "data": ("component.technology", "component.stateful", "component.replication", "component.storage_gb"),
     "traffic": ("edge.payload_kb", "edge.calls_per_request", "edge.via_cache", "component.hit_ratio", "flow.avg_qps", "flow.peak_qps"),
     "cost": ("component.replicas", "component.cost_usd", "component.technology"),

@@ -31,8 +31,10 @@ _GROWTH: dict[str, tuple[ComponentType, ...]] = {
     "request-response": ("cache", "lb", "auth", "external"), "feed-fanout": ("cache", "queue", "worker", "nosql", "cdn"),
     "stream-processing": ("stream", "worker", "warehouse", "nosql"), "event-driven": ("stream", "worker", "queue", "function"),
     "batch": ("scheduler", "worker", "warehouse", "object"), "ml-serving": ("model", "cache", "stream", "worker"),
-    "multi-region": ("dns", "sql", "cache", "lb"), "search": ("search", "worker", "queue", "cache"), "media": ("object", "worker", "cdn", "queue"),
-    "ledger": ("sql", "queue", "external", "worker"), "edge-iot": ("stream", "function", "worker", "nosql"), "realtime": ("stream", "cache", "lb", "worker"),
+    "multi-region": ("dns", "sql", "cache", "lb"), "search": ("search", "worker", "queue", "cache"),
+    "media": ("object", "worker", "cdn", "queue"),
+    "ledger": ("sql", "queue", "external", "worker"), "edge-iot": ("stream", "function", "worker", "nosql"),
+    "realtime": ("stream", "cache", "lb", "worker"),
 }  # fmt: skip
 # A client or third party is made of what its name says, or of nothing that is known.
 _FITTING: dict[ComponentType, dict[str, tuple[str, ...]]] = {
@@ -106,7 +108,8 @@ def generate(cfg: DiagramsConfig, prompts: Sequence[SeedPrompt], seed: int, inde
     worst = rng.choice((0.8, 0.85, 0.9, 1.1, 1.2, 1.35))
     components = [numbers.fill(c, rate[c.id], worst if c.id == tight else rng.uniform(0.25, 0.68), rng) for c in plain]
     graph = Architecture(
-        title=title, domain="nonsense" if nonsense else prompt.domain, seed_id=prompt.id, components=tuple(components), edges=tuple(draft.edges),
+        title=title, domain="nonsense" if nonsense else prompt.domain, seed_id=prompt.id, components=tuple(components),
+        edges=tuple(draft.edges),
         zones=tuple(made), flows=tuple(flows),
     )  # fmt: skip
     # read back, so that every number has the type of its field (2 and 2.0 would give one graph two identities)

@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 _BY_NAME = {name.casefold(): icon for known in TECHNOLOGIES.values() for name, _, icon in known}
 # Other spellings that prompts use.
 _BY_NAME |= {
-    "kafka": "onprem.queue:Kafka", "sqs": "aws.integration:SQS", "s3": "aws.storage:S3", "gcs": "gcp.storage:GCS", "aurora": "aws.database:Aurora",
-    "druid": "onprem.database:Druid", "nlb": "aws.network:NLB", "redis cluster": "onprem.inmemory:Redis", "aerospike": "onprem.inmemory:Aerospike",
-    "postgresql pgvector": "onprem.database:PostgreSQL", "emqx": "onprem.queue:Emqx", "etcd": "onprem.network:Etcd", "flink": "onprem.analytics:Flink",
-    "spark": "onprem.analytics:Spark", "influxdb": "onprem.database:InfluxDB", "hbase": "onprem.database:HBase", "couchbase": "onprem.database:Couchbase",
-    "splunk": "onprem.monitoring:Splunk", "trino": "onprem.analytics:Trino", "presto": "onprem.analytics:Presto", "spanner": "gcp.database:Spanner",
-    "elasticache": "aws.database:Elasticache", "timescaledb": "onprem.database:PostgreSQL", "qdrant": "onprem.database:Qdrant", "nats": "onprem.queue:Nats",
-    "mqtt broker": "onprem.queue:Emqx", "hazelcast": "onprem.inmemory:Hazelcast", "consul": "onprem.network:Consul", "zookeeper": "onprem.network:Zookeeper",
+    "kafka": "onprem.queue:Kafka", "sqs": "aws.integration:SQS", "s3": "aws.storage:S3", "gcs": "gcp.storage:GCS",
+    "aurora": "aws.database:Aurora",
+    "druid": "onprem.database:Druid", "nlb": "aws.network:NLB", "redis cluster": "onprem.inmemory:Redis",
+    "aerospike": "onprem.inmemory:Aerospike",
+    "postgresql pgvector": "onprem.database:PostgreSQL", "emqx": "onprem.queue:Emqx", "etcd": "onprem.network:Etcd",
+    "flink": "onprem.analytics:Flink",
+    "spark": "onprem.analytics:Spark", "influxdb": "onprem.database:InfluxDB", "hbase": "onprem.database:HBase",
+    "couchbase": "onprem.database:Couchbase",
+    "splunk": "onprem.monitoring:Splunk", "trino": "onprem.analytics:Trino", "presto": "onprem.analytics:Presto",
+    "spanner": "gcp.database:Spanner",
+    "elasticache": "aws.database:Elasticache", "timescaledb": "onprem.database:PostgreSQL", "qdrant": "onprem.database:Qdrant",
+    "nats": "onprem.queue:Nats",
+    "mqtt broker": "onprem.queue:Emqx", "hazelcast": "onprem.inmemory:Hazelcast", "consul": "onprem.network:Consul",
+    "zookeeper": "onprem.network:Zookeeper",
 }  # fmt: skip
 
 

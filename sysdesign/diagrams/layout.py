@@ -88,7 +88,10 @@ def dot_problem() -> str | None:
 
 
 def place(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, using: Engine, spread: float = 1.0) -> Placed:
-    """Lay out `graph` in `direction` (LR or TB) with `splines` (spline, ortho or polyline); `spread` widens the gaps of our own layout. Raises ToolError when dot fails."""
+    """Lay out `graph` in `direction` (LR or TB) with `splines` (spline, ortho or polyline); `spread` widens the gaps of our own layout.
+
+    Raises ToolError when dot fails.
+    """
     if using == "python":
         from sysdesign.diagrams.layout_python import place_python
 
@@ -110,7 +113,8 @@ def dot_source(graph: Architecture, sizes: Sizes, *, direction: str, splines: st
     """The Graphviz program. Boxes and labels are empty tables of the measured size: Graphviz never sees a letter."""
     lines = [
         "digraph g {",
-        f"graph [rankdir={direction} splines={splines} nodesep=0.42 ranksep={0.55 if splines != 'ortho' else 0.6} pad=0 margin=0 fontsize=1];",
+        f"graph [rankdir={direction} splines={splines} nodesep=0.42 ranksep={0.6 if splines == 'ortho' else 0.55}];",
+        "graph [pad=0 margin=0 fontsize=1];",
         'node [shape=box fixedsize=true label="" margin=0]; edge [arrowsize=0.9 fontsize=1];',
     ]
     children: dict[str | None, list[str]] = {}
@@ -141,7 +145,8 @@ def dot_source(graph: Architecture, sizes: Sizes, *, direction: str, splines: st
 
 def _table(size: Size) -> str:
     w, h = (max(1, round(x)) for x in size)
-    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0" FIXEDSIZE="TRUE" WIDTH="{w}" HEIGHT="{h}"><TR><TD></TD></TR></TABLE>>'
+    bare = 'BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0" FIXEDSIZE="TRUE"'
+    return f'<<TABLE {bare} WIDTH="{w}" HEIGHT="{h}"><TR><TD></TD></TR></TABLE>>'
 
 
 def _read(found: dict[str, Any], graph: Architecture, sizes: Sizes, splines: str) -> Placed:

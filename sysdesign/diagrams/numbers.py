@@ -17,20 +17,27 @@ _COST: Mapping[str, tuple[int, ...]] = {
     "small": (20, 30, 40, 50, 60, 80), "medium": (90, 120, 150, 180, 210, 240), "large": (300, 400, 450, 600, 750, 900, 1200),
 }  # fmt: skip
 _SIZE: Mapping[ComponentType, str] = {
-    "sql": "large", "nosql": "large", "search": "large", "warehouse": "large", "model": "large", "stream": "medium", "cache": "medium", "lb": "small",
+    "sql": "large", "nosql": "large", "search": "large", "warehouse": "large", "model": "large", "stream": "medium", "cache": "medium",
+    "lb": "small",
     "gateway": "medium", "queue": "small", "object": "small", "dns": "small", "cdn": "medium", "function": "small", "scheduler": "small",
 }  # fmt: skip
 _TIME_MS: Mapping[ComponentType, tuple[float, ...]] = {
-    "cdn": (2, 3, 5, 8), "dns": (1, 2, 5), "lb": (0.5, 1, 2), "gateway": (2, 3, 4, 5), "service": (5, 8, 10, 12, 15, 20, 25), "worker": (20, 40, 50, 80, 120),
-    "function": (15, 25, 40, 60), "cache": (0.5, 1, 2), "sql": (4, 6, 8, 10, 15), "nosql": (3, 4, 5, 8), "object": (20, 30, 50), "search": (15, 20, 30, 45),
-    "queue": (1, 2, 3), "stream": (2, 3, 5), "warehouse": (200, 400, 800), "scheduler": (1, 2), "model": (30, 45, 60, 90, 150), "auth": (3, 5, 8),
+    "cdn": (2, 3, 5, 8), "dns": (1, 2, 5), "lb": (0.5, 1, 2), "gateway": (2, 3, 4, 5), "service": (5, 8, 10, 12, 15, 20, 25),
+    "worker": (20, 40, 50, 80, 120),
+    "function": (15, 25, 40, 60), "cache": (0.5, 1, 2), "sql": (4, 6, 8, 10, 15), "nosql": (3, 4, 5, 8), "object": (20, 30, 50),
+    "search": (15, 20, 30, 45),
+    "queue": (1, 2, 3), "stream": (2, 3, 5), "warehouse": (200, 400, 800), "scheduler": (1, 2), "model": (30, 45, 60, 90, 150),
+    "auth": (3, 5, 8),
     "monitor": (2, 5), "external": (80, 120, 150, 200, 300), "client": (),
 }  # fmt: skip
 _PER_REPLICA: Mapping[ComponentType, tuple[float, ...]] = {
-    "lb": (20000, 40000, 50000), "cdn": (50000, 100000), "dns": (50000, 100000), "gateway": (2000, 3000, 5000, 8000), "cache": (20000, 40000, 50000, 80000),
-    "service": (200, 300, 400, 500, 800, 1000, 1500), "worker": (40, 60, 80, 100, 150, 200), "function": (50, 80, 100, 200), "sql": (1500, 2000, 3000, 4000, 6000),
+    "lb": (20000, 40000, 50000), "cdn": (50000, 100000), "dns": (50000, 100000), "gateway": (2000, 3000, 5000, 8000),
+    "cache": (20000, 40000, 50000, 80000),
+    "service": (200, 300, 400, 500, 800, 1000, 1500), "worker": (40, 60, 80, 100, 150, 200), "function": (50, 80, 100, 200),
+    "sql": (1500, 2000, 3000, 4000, 6000),
     "nosql": (3000, 4000, 5000, 8000, 10000), "object": (3000, 3500, 5500), "search": (400, 600, 800, 1200), "queue": (3000, 5000, 8000),
-    "stream": (10000, 15000, 20000), "warehouse": (50, 80, 100, 200), "model": (30, 50, 80, 120, 200), "auth": (1000, 1500, 2000, 3000), "scheduler": (100, 200),
+    "stream": (10000, 15000, 20000), "warehouse": (50, 80, 100, 200), "model": (30, 50, 80, 120, 200), "auth": (1000, 1500, 2000, 3000),
+    "scheduler": (100, 200),
     "monitor": (5000, 10000, 20000), "external": (300, 500, 1000, 2000),
 }  # fmt: skip
 _AVAILABILITY = (0.99, 0.995, 0.999, 0.9995, 0.9999)
@@ -67,7 +74,8 @@ def flows(entries: Sequence[tuple[str, str]], peak_qps: float, peak_to_average: 
         made.append(
             Flow(
                 id=f"f{at + 1}", name=f"{name} traffic", entry=entry, avg_qps=average, peak_qps=peak,
-                slo_p99_ms=rng.choice((200, 250, 300, 400, 500, 800, 1000, 1500)), slo_availability=rng.choice((0.99, 0.995, 0.999, 0.9995)),
+                slo_p99_ms=rng.choice((200, 250, 300, 400, 500, 800, 1000, 1500)),
+                slo_availability=rng.choice((0.99, 0.995, 0.999, 0.9995)),
             )
         )  # fmt: skip
     return made
@@ -99,8 +107,11 @@ def fill(component: Component, rate_qps: float, utilisation: float, rng: random.
             "capacity_qps": float(capacity), "replicas": replicas, "service_ms": mean, "p99_ms": round2(mean * rng.choice((3, 4, 5, 6))),
             "cost_usd": float(rng.choice(_COST[_SIZE.get(kind, "small")])) if kind != "external" else None,
             "availability": rng.choice(_AVAILABILITY), "azs": zones[:replicas] if kind not in ("external", "cdn", "dns") else (),
-            "stateful": stateful, "storage_gb": float(rng.choice((50, 100, 200, 500, 800, 1000, 2000, 5000))) if stateful and kind not in ("cache", "queue") else None,
-            "replication": _replication(replicas, rng) if stateful and replicas > 1 and kind in ("sql", "nosql", "search", "stream") else None,
+            "stateful": stateful,
+            "storage_gb": float(rng.choice((50, 100, 200, 500, 800, 1000, 2000, 5000))) if stateful and kind not in ("cache",
+            "queue") else None,
+            "replication": _replication(replicas, rng) if stateful and replicas > 1 and kind in ("sql", "nosql", "search",
+            "stream") else None,
         }
     )  # fmt: skip
 

@@ -65,12 +65,14 @@ def job(cfg: DiagramsConfig, graph: Architecture, topology: str, seed: int, inde
     )
 
 
-def headline_jobs(cfg: DiagramsConfig, prompts: Sequence[HeadlinePrompt], seed: int) -> list[Job]:
-    """The pictures of the evaluation prompts: every fact their questions need, whatever the settings of the training set."""
+def headline_jobs(layout: str, prompts: Sequence[HeadlinePrompt]) -> list[Job]:
+    """The pictures of the evaluation prompts: every fact their questions need, the same bytes whatever the settings and the seed."""
     return [
         Job(
-            id=p.id, folder="headline", graph=p.graph, topology=p.graph.topology(), style=HELD_OUT if p.style == "held_out" else p.style or "drawio", bundles=(p.show,),
-            must_show=True, seed=f"headline/{p.id}", **_limits(cfg),
+            id=p.id, folder="headline", graph=p.graph, topology=p.graph.topology(), bundles=(p.show,), must_show=True,
+            seed=f"headline/{p.id}",
+            style=HELD_OUT if p.style == "held_out" else p.style or "drawio",
+            **_limits(DiagramsConfig().model_copy(update={"layout": layout})),
         )
         for p in prompts
         if p.graph is not None

@@ -43,11 +43,13 @@ class Rendered:
 
 
 def render(
-    graph: Architecture, style: str, out: Path, *, show: Collection[str], seed: int | str, degraded: str | None = None, layout: str = "auto",
+    graph: Architecture, style: str, out: Path, *, show: Collection[str], seed: int | str, degraded: str | None = None,
+    layout: str = "auto",
     max_pixels: int = MAX_PIXELS, max_aspect: float = MAX_ASPECT, min_font_px: float = MIN_FONT_PX,
     proof: bool = False,
 ) -> Rendered:  # fmt: skip
-    """Draw `graph` in `style` to the PNG `out`; `show` holds the fact kinds to draw, such as `component.replicas`; `proof` measures every text.
+    """Draw `graph` in `style` to the PNG `out`; `show` holds the fact kinds to draw, such as `component.replicas`; `proof`
+    measures every text; equal arguments give equal bytes.
 
     Writes: `out`, in one step. Raises InputError (impossible graph, undrawable label, unknown style or kind), LimitError (no layout
     keeps the limits) and ToolError (Graphviz, font or icon missing).

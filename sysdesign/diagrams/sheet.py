@@ -49,8 +49,8 @@ def card(records: Sequence[DiagramRecord], rejected: Sequence[Rejected], headlin
     where = "Graphviz `dot`" if engine == "dot" else "our own layered layout (Graphviz was not used)"
     parts = [
         "# Diagrams",
-        f"{len(records)} typed architecture graphs and their pictures (seed {seed}), laid out by {where}. {headline} pictures of the evaluation prompts lie "
-        "apart in `headline/`. Every graph is synthetic: no real system, company or person is described.",
+        f"{len(records)} typed architecture graphs and their pictures (seed {seed}), laid out by {where}. "
+        f"{headline} pictures of the evaluation prompts lie apart in `headline/`. Every graph is synthetic: no real system, company or person is described.",
         "| what | value |\n|---|---|",
         f"| distinct topologies | {len({r.topology for r in records})} |\n"
         f"| components | {sizes[0]} to {sizes[-1]}, median {median(sizes):g} |\n"

@@ -49,8 +49,8 @@ class DiagramsReport(Report):
         """One sentence, with the layout that was used and why."""
         why = f" ({self.layout_note})" if self.layout_note else ""
         return (
-            f"{self.count} diagrams with {self.topologies} distinct topologies in {len(self.styles)} styles, smallest text {self.min_font_px:g} px, "
-            f"laid out by {'Graphviz' if self.layout == 'dot' else 'our own layout'}{why}; {self.headline} evaluation pictures."
+            f"{self.count} diagrams with {self.topologies} distinct topologies in {len(self.styles)} styles, "
+            f"smallest text {self.min_font_px:g} px, laid out by {'Graphviz' if self.layout == 'dot' else 'our own layout'}{why}; {self.headline} evaluation pictures."
         )
 
 
@@ -65,12 +65,10 @@ def diagrams(cfg: DiagramsConfig, *, seed: int, out: Path, log: MetricLog, runti
     prompts, questions = seed_prompts(), headline_prompts()
     using = engine(cfg.layout)
     cfg = cfg.model_copy(update={"layout": using})  # decided once, not by each worker
-    workers = (
-        runtime.workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else runtime.workers or os.cpu_count() or 1
-    )
+    workers = runtime.workers or _cores()
     out.mkdir(parents=True, exist_ok=True)
 
-    asked = headline_jobs(cfg, questions, seed)
+    asked = headline_jobs(using, questions)
     jobs = plan(cfg, prompts, seed)
     drawn = draw_all([*asked, *jobs], out, workers, "diagrams")
     for wanted in asked:
@@ -110,7 +108,13 @@ def diagrams(cfg: DiagramsConfig, *, seed: int, out: Path, log: MetricLog, runti
         count=len(records), headline=len(pictures), topologies=len({r.topology for r in records}), rejected=len(rejected),
         components_median=float(median(len(r.graph.components) for r in records)), min_font_px=min(r.min_font_px for r in records),
         pixels_max=max(r.width * r.height for r in records), layout=using,
-        layout_note=(dot_problem() or "as configured") if using == "python" else "", styles=dict(sorted(Counter(r.style for r in records).items())),
+        layout_note=(dot_problem() or "as configured") if using == "python" else "",
+        styles=dict(sorted(Counter(r.style for r in records).items())),
     )  # fmt: skip
     log.metrics(report.metrics())
     return report
+
+
+def _cores() -> int:
+    """Cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -47,7 +47,8 @@ TECHNOLOGIES: Mapping[ComponentType, tuple[Technology, ...]] = {
         ("Azure App Service", "azure", "azure.compute:AppServices"), ("Django", "any", "programming.framework:Django"),
     ),
     "worker": (
-        ("Celery", "open", "onprem.queue:Celery"), ("AWS Fargate", "aws", "aws.compute:Fargate"), ("Apache Flink", "any", "onprem.analytics:Flink"),
+        ("Celery", "open", "onprem.queue:Celery"), ("AWS Fargate", "aws", "aws.compute:Fargate"),
+        ("Apache Flink", "any", "onprem.analytics:Flink"),
         ("Apache Spark", "any", "onprem.analytics:Spark"), ("Go worker", "any", "programming.language:Go"),
         ("Dataflow", "gcp", "gcp.analytics:Dataflow"), ("Stream Analytics", "azure", "azure.analytics:StreamAnalyticsJobs"),
         ("Python worker", "any", "programming.language:Python"),
@@ -75,7 +76,8 @@ TECHNOLOGIES: Mapping[ComponentType, tuple[Technology, ...]] = {
     ),
     "object": (
         ("Amazon S3", "aws", "aws.storage:S3"), ("Cloud Storage", "gcp", "gcp.storage:GCS"),
-        ("Blob Storage", "azure", "azure.storage:BlobStorage"), ("Ceph", "open", "onprem.storage:Ceph"), ("MinIO", "open", "generic.storage:Storage"),
+        ("Blob Storage", "azure", "azure.storage:BlobStorage"), ("Ceph", "open", "onprem.storage:Ceph"),
+        ("MinIO", "open", "generic.storage:Storage"),
     ),
     "search": (
         ("Elasticsearch", "any", "elastic.elasticsearch:Elasticsearch"), ("OpenSearch", "aws", "aws.analytics:AmazonOpensearchService"),
@@ -88,7 +90,8 @@ TECHNOLOGIES: Mapping[ComponentType, tuple[Technology, ...]] = {
     ),
     "stream": (
         ("Apache Kafka", "any", "onprem.queue:Kafka"), ("Kinesis", "aws", "aws.analytics:KinesisDataStreams"),
-        ("Pub/Sub", "gcp", "gcp.analytics:Pubsub"), ("Event Hubs", "azure", "azure.analytics:EventHubs"), ("NATS", "open", "onprem.queue:Nats"),
+        ("Pub/Sub", "gcp", "gcp.analytics:Pubsub"), ("Event Hubs", "azure", "azure.analytics:EventHubs"),
+        ("NATS", "open", "onprem.queue:Nats"),
     ),
     "warehouse": (
         ("Snowflake", "any", "saas.analytics:Snowflake"), ("Redshift", "aws", "aws.database:Redshift"),
@@ -102,10 +105,12 @@ TECHNOLOGIES: Mapping[ComponentType, tuple[Technology, ...]] = {
     ),
     "model": (
         ("SageMaker", "aws", "aws.ml:Sagemaker"), ("Vertex AI", "gcp", "gcp.ml:VertexAI"),
-        ("Azure OpenAI", "azure", "azure.ml:AzureOpenAI"), ("Triton", "open", "gcp.compute:GPU"), ("Kubeflow", "open", "onprem.workflow:KubeFlow"),
+        ("Azure OpenAI", "azure", "azure.ml:AzureOpenAI"), ("Triton", "open", "gcp.compute:GPU"),
+        ("Kubeflow", "open", "onprem.workflow:KubeFlow"),
     ),
     "auth": (
-        ("Cognito", "aws", "aws.security:Cognito"), ("Cloud IAM", "gcp", "gcp.security:Iam"), ("Entra ID", "azure", "azure.identity:AzureActiveDirectory"),
+        ("Cognito", "aws", "aws.security:Cognito"), ("Cloud IAM", "gcp", "gcp.security:Iam"),
+        ("Entra ID", "azure", "azure.identity:AzureActiveDirectory"),
         ("Auth0", "any", "saas.identity:Auth0"), ("Okta", "any", "saas.identity:Okta"), ("Dex", "open", "onprem.identity:Dex"),
     ),
     "monitor": (
@@ -115,22 +120,26 @@ TECHNOLOGIES: Mapping[ComponentType, tuple[Technology, ...]] = {
     ),
     "external": (
         ("Stripe", "any", "saas.payment:Stripe"), ("Adyen", "any", "saas.payment:Adyen"), ("PayPal", "any", "saas.payment:Paypal"),
-        ("Twilio", "any", "saas.communication:Twilio"), ("PagerDuty", "any", "saas.alerting:Pagerduty"), ("SendGrid", "any", "azure.integration:SendgridAccounts"),
+        ("Twilio", "any", "saas.communication:Twilio"), ("PagerDuty", "any", "saas.alerting:Pagerduty"),
+        ("SendGrid", "any", "azure.integration:SendgridAccounts"),
     ),
 }  # fmt: skip
 
 TYPE_ICONS: Mapping[ComponentType, str] = {
-    "client": "onprem.client:Users", "cdn": "aws.network:CloudFrontEdgeLocation", "dns": "gcp.network:DNS", "lb": "gcp.network:LoadBalancing",
+    "client": "onprem.client:Users", "cdn": "aws.network:CloudFrontEdgeLocation", "dns": "gcp.network:DNS",
+    "lb": "gcp.network:LoadBalancing",
     "gateway": "aws.network:Endpoint", "service": "k8s.compute:Deploy", "worker": "k8s.compute:Job", "function": "gcp.compute:Functions",
     "cache": "aws.database:ElasticacheCacheNode", "sql": "generic.database:SQL", "nosql": "gcp.database:Datastore",
-    "object": "generic.storage:Storage", "search": "azure.web:Search", "queue": "azure.storage:QueuesStorage", "stream": "onprem.queue:Emqx",
+    "object": "generic.storage:Storage", "search": "azure.web:Search", "queue": "azure.storage:QueuesStorage",
+    "stream": "onprem.queue:Emqx",
     "warehouse": "azure.database:SQLDatawarehouse", "scheduler": "k8s.compute:Cronjob", "model": "aws.ml:MachineLearning",
     "auth": "onprem.security:Vault", "monitor": "onprem.monitoring:Thanos", "external": "onprem.network:Internet",
 }  # fmt: skip
 
 TYPE_WORDS: Mapping[ComponentType, str] = {
     "client": "client", "cdn": "CDN", "dns": "DNS", "lb": "load balancer", "gateway": "gateway", "service": "service", "worker": "worker",
-    "function": "function", "cache": "cache", "sql": "SQL", "nosql": "NoSQL", "object": "object store", "search": "search", "queue": "queue",
+    "function": "function", "cache": "cache", "sql": "SQL", "nosql": "NoSQL", "object": "object store", "search": "search",
+    "queue": "queue",
     "stream": "stream", "warehouse": "warehouse", "scheduler": "scheduler", "model": "ML model", "auth": "auth", "monitor": "monitor",
     "external": "external",
 }  # fmt: skip
@@ -149,7 +158,8 @@ EXTRA_NAMES: Mapping[ComponentType, tuple[str, ...]] = {
         "Report Service", "Rate Limiter", "ID Generator", "Tagging Service", "Policy Service", "Webhook Service", "Feature Flags",
     ),
     "worker": (
-        "Email Worker", "Indexer", "Thumbnailer", "Aggregator", "Reconciler", "Cleanup Worker", "Enricher", "Fan-out Worker", "Deduplicator",
+        "Email Worker", "Indexer", "Thumbnailer", "Aggregator", "Reconciler", "Cleanup Worker", "Enricher", "Fan-out Worker",
+        "Deduplicator",
         "Archiver", "Exporter", "Retry Worker", "Compactor", "Translator",
     ),
     "function": ("Resize Function", "Webhook Handler", "Validator", "Token Signer", "Upload Trigger", "Redaction Function"),
@@ -172,13 +182,15 @@ PROTOCOLS: Mapping[ComponentType, tuple[str, ...]] = {
     "client": ("WebSocket", "push"), "cdn": ("HTTPS",), "dns": ("DNS",), "lb": ("HTTPS",), "gateway": ("HTTPS",),
     "service": ("gRPC", "REST", "HTTP", "gRPC"), "worker": ("AMQP", "consume"), "function": ("invoke", "HTTP"), "cache": ("RESP", "TCP"),
     "sql": ("SQL",), "nosql": ("CQL", "TCP"), "object": ("HTTPS", "S3 API"), "search": ("HTTP",), "queue": ("AMQP", "enqueue"),
-    "stream": ("publish", "produce"), "warehouse": ("COPY", "JDBC"), "scheduler": ("cron",), "model": ("gRPC", "HTTP"), "auth": ("OIDC", "JWT"),
+    "stream": ("publish", "produce"), "warehouse": ("COPY", "JDBC"), "scheduler": ("cron",), "model": ("gRPC", "HTTP"),
+    "auth": ("OIDC", "JWT"),
     "monitor": ("OTLP", "scrape"), "external": ("HTTPS", "REST"),
 }  # fmt: skip
 
 # Meaningless names: nothing outside the picture tells what these are or how they are wired.
 _STEMS = (
-    "Vor", "Kel", "Zan", "Mip", "Tull", "Brax", "Quor", "Fen", "Dax", "Hol", "Jur", "Lom", "Nep", "Ost", "Pru", "Ril", "Syl", "Tev", "Ulm", "Wex",
+    "Vor", "Kel", "Zan", "Mip", "Tull", "Brax", "Quor", "Fen", "Dax", "Hol", "Jur", "Lom", "Nep", "Ost", "Pru", "Ril", "Syl", "Tev",
+    "Ulm", "Wex",
     "Yar", "Gri", "Cob", "Aru", "Eln",
 )  # fmt: skip
 _ENDS = ("dan", "tor", "mex", "lin", "pod", "rak", "sett", "vane", "gus", "bo", "quil", "nar", "ith", "oma", "zel")

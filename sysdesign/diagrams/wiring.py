@@ -281,10 +281,8 @@ def _decorate(draft: Draft, rng: random.Random) -> None:
                 update["dependency"] = "soft"
         draft.edges[at] = edge.model_copy(update=update)
     for part in draft.parts:
-        free = [
-            i for i, e in enumerate(draft.edges)
-            if e.src == part.id and e.mode == "sync" and e.via_cache is None and e.alt_group is None and types[e.dst] != "cache" and part.type != "client"
-        ]  # fmt: skip
+        free = [i for i, e in enumerate(draft.edges) if e.src == part.id and e.mode == "sync" and e.via_cache is e.alt_group is None]
+        free = [i for i in free if types[draft.edges[i].dst] != "cache" and part.type != "client"]
         if len(free) >= 2 and rng.random() < 0.4:
             for i in free[: rng.choice((2, 2, 3))]:
                 draft.edges[i] = draft.edges[i].model_copy(update={"parallel_group": "p1"})
