@@ -16,7 +16,7 @@ from sysdesign.conversations.offline import OfflineTeacher
 from sysdesign.conversations.sieve import sieve
 from sysdesign.errors import ConfigError, LimitError
 from sysdesign.prompts import SeedPrompt, headline_prompts, seed_prompts
-from sysdesign.records import Conversation, DiagramRecord, MetricLog, Report, read_jsonl, write_jsonl
+from sysdesign.records import Conversation, DiagramRecord, MetricLog, Rejected, Report, read_jsonl, write_jsonl
 
 
 class ConversationsReport(Report):
@@ -69,8 +69,9 @@ def conversations(
     seeds, held_out = seed_prompts(), headline_prompts()
     drafts = draft(cfg, names, seed, list(records.values()), seeds)
     spent_usd = None
+    lost: list[Rejected] = []
     if isinstance(cfg.teacher, OfflineTeacherConfig):
-        made, lost = drafts, []
+        made = drafts
     else:
         from sysdesign.conversations.live import rewrite
 
