@@ -174,11 +174,12 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         window.wait("return document.querySelector('#found-state').textContent.includes('4 components (4 placed), 3 arrows')")
         placed = "return [...document.querySelectorAll('#overlay rect')].map(r => ['x','y','width','height'].map(k => +r.getAttribute(k)))"
         assert [tuple(box) for box in window.js(placed)] == [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in BOXES.values()]
-        assert window.js("return document.querySelectorAll('#overlay line').length") == 3
-        overlay = window.js(
-            "const r = (s) => document.querySelector(s).getBoundingClientRect(); return [r('#shown').width, r('#overlay').width]"
+        assert window.js("return document.querySelectorAll('#overlay line:not(.case)').length") == 3
+        place = (
+            "const r = document.querySelector(arguments[0]).getBoundingClientRect(); return [r.x, r.y, r.width, r.height].map(Math.round)"
         )
-        assert overlay[0] == overlay[1] > 400, "the overlay lies exactly over the picture"
+        assert window.js(place, "#shown") == window.js(place, "#overlay"), "the overlay lies exactly over the picture"
+        assert window.js(place, "#shown")[2] > 400
 
         window.click("#presets button")
         texts = window.each_change("return document.querySelector('.turn.assistant')?.textContent ?? ''", lambda text: "tokens" in text)

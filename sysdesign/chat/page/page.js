@@ -53,6 +53,7 @@ async function give(blob) {
   }
   choose("upload");
   $("shown").src = picture.address;
+  $("stage").style.setProperty("--aspect", picture.width / picture.height);
   $("facts").textContent = `${picture.width} × ${picture.height} pixels, ${picture.tokens} tokens`;
   $("stage").hidden = false;
   $("drop").classList.add("small");
@@ -113,7 +114,7 @@ $("show").addEventListener("change", () => {
 });
 
 function fill(id, rows) {
-  $(id).tBodies[0].replaceChildren(...rows.map((cells) => node("tr", {}, ...cells.map((text) => node("td", { textContent: text })))));
+  $(id).tBodies[0].replaceChildren(...rows.map((cells) => node("tr", {}, ...cells.map((text) => node("td", { textContent: text, className: typeof text === "number" ? "number" : "" })))));
 }
 
 function show(step) {
@@ -125,7 +126,7 @@ function show(step) {
     : step.components.length
       ? `${step.components.length} components (${placed.length} placed), ${step.edges.length} arrows`
       : "no graph in the answer";
-  fill("components", step.components.map((c) => [c.name, c.type ?? ""]));
+  fill("components", step.components.map((c, index) => [index + 1, c.name, c.type ?? ""]));
   fill("edges", step.edges.map((e) => [`${e.src} → ${e.dst}`, e.label ?? ""]));
   $("words").hidden = false;
   $("words").open = step.done && step.components.length === 0;
@@ -139,13 +140,13 @@ function show(step) {
   const ends = drawn.map((e) => between(boxes[e.src.toLowerCase()], boxes[e.dst.toLowerCase()]));
   $("overlay").replaceChildren(
     ...placed.map(({ box: [x0, y0, x1, y1] }) => svg("rect", { x: x0, y: y0, width: x1 - x0, height: y1 - y0 })),
-    ...ends.map(({ from, to }) => svg("line", { x1: from[0], y1: from[1], x2: to[0], y2: to[1] })),
+    ...["case", ""].flatMap((kind) => ends.map(({ from, to }) => svg("line", { class: kind, x1: from[0], y1: from[1], x2: to[0], y2: to[1] }))),
   );
   $("labels").replaceChildren(
     ...placed.map((c) => {
-      const label = node("span", { textContent: c.name });
+      const label = node("span", { textContent: step.components.indexOf(c) + 1, title: c.name });
       label.style.left = `${c.box[0] / 10}%`;
-      label.style.top = `max(1.1rem, ${c.box[1] / 10}%)`;
+      label.style.top = `${c.box[1] / 10}%`;
       return label;
     }),
     ...ends.map(({ to, angle }) => {
