@@ -25,7 +25,7 @@ from sysdesign.prompts import Rubric
 from sysdesign.records import Check
 
 GATE = Gate(min_probes=20, min_graphs=10, draws=2_000)
-CFG = EvaluateConfig(controls=4, gate=GATE, report_probes=6)
+CFG = EvaluateConfig(controls=4, gate=GATE, report_probes=6, library_scores=False)
 RUNTIME = RuntimeConfig(device="cpu", workers=1)
 
 

@@ -93,5 +93,7 @@ class EvaluateConfig(Section):
     """What it takes to be promoted."""
     judge: Annotated[NoJudge | ChatJudge, Field(discriminator="kind")] = NoJudge()
     """Who compares free answers."""
+    library_scores: bool = True
+    """Also run Hugging Face `evaluate` with these scores as modules, and ROUGE-L for reading; importing it takes 10 to 30 s."""
     report_probes: int = Field(default=60, ge=0, le=2_000)
     """Probes shown in full in the report, those that differ most first."""

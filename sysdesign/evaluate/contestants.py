@@ -87,7 +87,8 @@ def cores(runtime: RuntimeConfig) -> int:
 
 
 def _served(role: str, export: Artifact, file: str, bundle: Bundle, cfg: EvaluateConfig, runtime: RuntimeConfig, do: str) -> Contestant:
-    text, projector = export.path / file, bundle.projector
+    text, own = export.path / file, export.path / "gguf/base-mmproj-f16.gguf"
+    projector = own if role == "base" and own.is_file() else bundle.projector  # there when the adapter changes vision
     hashes = {entry.path: entry.sha256 for entry in export.manifest.files}
     if not text.is_file() or file not in hashes:
         raise ArtifactError(str(text), f"the {role} model's file must be in the export artefact", do)

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from sysdesign.evaluate.items import Control, Item
 from sysdesign.evaluate.names import normal
-from sysdesign.graph import Architecture
+from sysdesign.graph import Architecture, Record
 from sysdesign.models.chat import Message
 from sysdesign.records import Check
 
@@ -56,26 +55,41 @@ def control_items(probes: Sequence[Item], count: int, seed: int) -> list[Item]:
 
 
 def describe(graph: Architecture, rename: dict[str, str] | None = None) -> str:
-    """The graph in words a model can compute from: one JSON object a line, names instead of ids."""
+    """The graph in words a model can compute from: one element a line, names instead of ids, only what differs from the default.
+
+    Terse on purpose: a graph of twenty components must fit beside a question in the context that the picture would take.
+    """
     named = {component.id: (rename or {}).get(component.name, component.name) for component in graph.components}
     zones = {zone.id: zone.name for zone in graph.zones}
-    lines: list[dict[str, Any]] = []
+    lines = []
     for component in graph.components:
-        fields = component.model_dump(mode="json", exclude_defaults=True, exclude={"id", "name", "zone"})
-        inside = {"zone": zones[component.zone]} if component.zone in zones else {}
-        technology = {} if rename else {key: value for key, value in fields.items() if key == "technology"}
-        numbers = {key: value for key, value in fields.items() if key != "technology"}
-        lines.append({"component": named[component.id], "replicas": component.replicas, **numbers, **technology, **inside})
+        facts = _facts(component, {"id", "name", "zone", "type", *(("technology",) if rename else ())})
+        place = f" in {zones[component.zone]}" if component.zone in zones else ""
+        lines.append(f"{named[component.id]}: {component.type}{place}, {component.replicas} replicas{facts}")
     for edge in graph.edges:
-        fields = edge.model_dump(mode="json", exclude_defaults=True, exclude={"src", "dst", "via_cache"})
-        via = {"via_cache": named[edge.via_cache]} if edge.via_cache in named else {}
-        lines.append({"from": named.get(edge.src, edge.src), "to": named.get(edge.dst, edge.dst), "mode": edge.mode, **fields, **via})
+        via = f", only misses of {named[edge.via_cache]}" if edge.via_cache in named else ""
+        facts = _facts(edge, {"src", "dst", "via_cache", "mode"})
+        lines.append(f"{named.get(edge.src, edge.src)} -> {named.get(edge.dst, edge.dst)}: {edge.mode}{facts}{via}")
     for flow in graph.flows:
-        fields = flow.model_dump(mode="json", exclude_defaults=True, exclude={"id", "name", "entry"})
-        lines.append({"flow": flow.name, "enters_at": named.get(flow.entry, flow.entry), **fields})
-    for zone in graph.zones:
-        lines.append({"zone": zone.name, "kind": zone.kind, **({"inside": zones[zone.parent]} if zone.parent in zones else {})})
-    return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+        title = "traffic" if rename else flow.name  # a flow is named after its entry
+        lines.append(f"flow {title} enters at {named.get(flow.entry, flow.entry)}{_facts(flow, {'id', 'name', 'entry'})}")
+    lines += [f"zone {zone.name}: {zone.kind}{f' in {zones[zone.parent]}' if zone.parent in zones else ''}" for zone in graph.zones]
+    return "\n".join(lines)
+
+
+def _facts(element: Record, without: set[str]) -> str:
+    """ ", capacity_qps 500, stateful" and so on, for every field that is set and not shown already."""
+    fields = element.model_dump(mode="json", exclude_defaults=True, exclude={*without, "replicas"})
+    said = [key if value is True else f"{key} {_plain(value)}" for key, value in fields.items()]
+    return "".join(f", {part}" for part in said)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key} {part}" for key, part in value.items())
+    if isinstance(value, list):
+        return "/".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e15 else str(value)
 
 
 def _without_picture(item: Item) -> Item:

@@ -11,7 +11,7 @@ import math
 from typing import Literal
 
 from sysdesign.config.evaluate import Gate
-from sysdesign.evaluate.bootstrap import Difference, Estimate, needed_clusters, power_of
+from sysdesign.evaluate.bootstrap import Difference, Estimate, needed_clusters, power_of, spend
 from sysdesign.graph import Record
 
 Outcome = Literal["promote", "reject", "inconclusive"]
@@ -55,8 +55,6 @@ class Verdict(Record):
 
 def decide(evidence: Evidence, gate: Gate, *, attempt: int = 1) -> Verdict:
     """The verdict for this attempt on this probe set. `attempt` counts finished evaluations of different models on it."""
-    from sysdesign.evaluate.bootstrap import spend
-
     alpha = spend(gate.alpha, attempt)
     criteria = [
         _gain(evidence.gain, gate, attempt),
@@ -92,10 +90,10 @@ def decide(evidence: Evidence, gate: Gate, *, attempt: int = 1) -> Verdict:
 
 def power_statement(gain: Difference | None, gate: Gate, attempt: int = 1) -> str:
     """What this probe set could have shown, in one sentence; says "underpowered: needs n >= ..." where that is so."""
-    from sysdesign.evaluate.bootstrap import spend
-
     if gain is None or gain.se is None:
         return f"underpowered: no spread can be seen in {gain.clusters if gain else 0} graphs; needs at least {gate.min_graphs} graphs"
+    if gain.se == 0:
+        return f"power unknown: the models differ by the same amount on every graph; at least {gate.min_probes} probes of {gate.min_graphs} graphs are required"
     alpha, effect = spend(gate.alpha, attempt), gate.worthwhile_gain - gate.margin
     has = power_of(gain.se, alpha=alpha, effect=effect)
     needs = max(needed_clusters(gain.se, gain.clusters, alpha=alpha, power=gate.power, effect=effect), gate.min_graphs)

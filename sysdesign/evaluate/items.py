@@ -109,8 +109,9 @@ def slices_of(graph: Architecture | None, family: str, style: str | None, held_o
         slices["style seen"] = "held out" if held_out else "in training"
     if graph is not None:
         count = len(graph.components)
-        slices["size"] = "up to 7" if count <= 7 else "8 to 14" if count <= 14 else "15 and more"
-        slices["nesting"] = f"{_depth(graph)} levels"
+        slices["size"] = "1 to 7" if count <= 7 else "8 to 14" if count <= 14 else "more than 14"
+        depth = _depth(graph)
+        slices["nesting"] = "no zones" if depth == 0 else "1 level" if depth == 1 else f"{depth} levels"
     return slices
 
 

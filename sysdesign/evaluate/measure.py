@@ -91,7 +91,7 @@ def measure(
         "leaks": [leak.model_dump(mode="json") for leak in leaks],
         "unscorable": list(unscorable),
         "judge": "not run",
-        **_library_scores(predictions, items),
+        **(_library_scores(predictions, items) if cfg.library_scores else {}),
     }
     values = _values(summary, evidence, result)
     write_jsonl(out / "predictions.jsonl", predictions)
@@ -218,7 +218,9 @@ def _values(summary: Summary, evidence: Evidence, result: Mapping[str, Any]) -> 
         values |= {"eval/gain": evidence.gain.mean, "eval/probes": float(evidence.gain.n), "eval/graphs": float(evidence.gain.clusters)}
         if (low := evidence.gain.lows[0]) is not None:
             values["eval/gain_ci_low"] = low
-    return values | {"eval/rouge_l" if role == "tuned" else f"eval/rouge_l_{role}": found for role, found in result["rouge_l"].items()}
+    return values | {
+        "eval/rouge_l" if role == "tuned" else f"eval/rouge_l_{role}": found for role, found in result.get("rouge_l", {}).items()
+    }
 
 
 def _library_scores(predictions: Sequence[Prediction], items: Sequence[Item]) -> dict[str, Any]:

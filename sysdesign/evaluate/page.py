@@ -135,13 +135,13 @@ def _plot(rows: Sequence[Row], models: Sequence[str]) -> str:
         )
         unscored = f", {counts.unscored} unscored" if counts.unscored and row.name == "score" else ""
         cells.append(
-            f"<div class=name>{escape(_capital(label))}{hint}<br>"
+            f"<div class=row><div class=name>{escape(_capital(label.replace('_', ' ')))}{hint}<br>"
             f"<small class=soft>n {counts.n} in {counts.clusters}{unscored}</small></div>"
-            f"<div class=track>{marks}</div><div class=numbers>{lines}</div>"
+            f"<div class=track>{marks}</div><div class=numbers>{lines}</div></div>"
         )
     key = "".join(f"<span class=key><i class={m}></i>{_NAMES.get(m, m)}</span>" for m in models)
     ticks = "".join(f"<span>{tick}</span>" for tick in ("0", "0.25", "0.5", "0.75", "1"))
-    scale = f"<div class=head></div><div class=scale>{ticks}</div><div class=head></div>"
+    scale = f"<div class=row><div class=scale>{ticks}</div></div>"
     return f"<p>{key}</p><div class=plot>{''.join(cells)}{scale}</div>"
 
 
@@ -221,7 +221,7 @@ def _question(item: Item, predictions: Sequence[Prediction]) -> str:
     answers = "".join(_answer(prediction) for prediction in predictions)
     truth = _truth(item)
     return (
-        f"<div class=question><h3>{escape(_capital(item.slices['family']))} <small class=soft>{escape(item.id)}</small></h3>"
+        f"<div class=question><h3>{escape(_capital(item.slices['family'].replace('_', ' ')))} <small class=soft>{escape(item.id)}</small></h3>"
         f"<p class=q>{escape(item.question)}</p>"
         f"{f'<p class=truth><b>Truth</b> {truth}</p>' if truth else ''}<div class=answers>{answers}</div></div>"
     )

@@ -13,7 +13,8 @@ from typing import TypeVar
 T = TypeVar("T")
 STEP = re.compile(r"(?m)^\s*(?:[-*•]\s+)?(?:step\s+)?\(?\d{1,2}[.):]\s|\bstep\s+\d{1,2}\b", re.IGNORECASE)
 CONCLUDES = re.compile(
-    r"\b(?:so|therefore|thus|hence|overall|in total|total(?:s|ling)?|which gives|gives|that is|result|altogether|in all|rounded (?:up|down))\b|"
+    r"\b(?:so|therefore|thus|hence|overall|in total|total(?:s|ling)?|which gives|gives|that is|result|altogether|in all)\b|"
+    r"\brounded (?:up|down)\b|"
     r"=>|⇒|(?m:^\s*->)",
     re.IGNORECASE,
 )
