@@ -1,7 +1,7 @@
-"""Three questions about the pictures, answered on a finished folder of the `diagrams` stage or a fresh one.
+"""Three questions about the pictures, answered each by one command.
 
 python -m experiments.benchmarks.diagrams cost OUT [COUNT]   # CPU-seconds of a full run, and whether a rerun gives the same bytes
-python -m experiments.benchmarks.diagrams ocr OUT [EACH]     # share of label words that tesseract reads, by style and damage
+python -m experiments.benchmarks.diagrams ocr OUT [EACH]      # share of label words that tesseract reads, by style and damage
 python -m experiments.benchmarks.diagrams overlay OUT TO     # boxes and arrows drawn over samples of every style, to look at
 """
 
@@ -16,14 +16,21 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from statistics import mean
+from typing import TYPE_CHECKING
 
 from sysdesign.config.diagrams import DiagramsConfig
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.diagrams import facts
-from sysdesign.diagrams.scene import ZONE_WORDS
+from sysdesign.diagrams.draw import Job
+from sysdesign.diagrams.plan import DAMAGES, plan
+from sysdesign.diagrams.render import Rendered, render
 from sysdesign.diagrams.stage import diagrams
+from sysdesign.diagrams.styles import STYLES
+from sysdesign.errors import LimitError
+from sysdesign.prompts import seed_prompts
 from sysdesign.records import DiagramRecord, NullLog, read_jsonl
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def cost(out: Path, count: int) -> None:
@@ -34,9 +41,8 @@ def cost(out: Path, count: int) -> None:
         report = diagrams(DiagramsConfig(count=count), seed=7, out=folder, log=NullLog(), runtime=RuntimeConfig(workers=workers))
         after = os.times()
         spent = sum(after[:4]) - sum(before[:4])
-        print(
-            f"{report.note()}\n  workers={workers or 'all'}: {spent:.1f} CPU-s, {time.time() - start:.1f} s wall, load {os.getloadavg()[0]:.1f}"
-        )
+        wall, load = time.time() - start, os.getloadavg()[0]
+        print(f"{report.note()}\n  workers={workers or 'all'}: {spent:.1f} CPU-s, {wall:.1f} s wall, load {load:.1f}")
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         digests.append(
             hashlib.sha256(
@@ -47,34 +53,63 @@ def cost(out: Path, count: int) -> None:
 
 
 def ocr(out: Path, each: int) -> None:
-    """Word recall: every word drawn, as many times as it is drawn, against what tesseract finds anywhere in the picture."""
+    """Word recall of tesseract (no dictionary of ours, words of three letters or digits and more), on two inputs.
+
+    `labels`: every drawn line cut out at its own box, three times enlarged, one under the other: can each label be read where it stands?
+    `page`: the picture as it is, sparse text: does a page reader also find it? (Finding text among arrows is the hard part there.)
+    """
     from PIL import Image, ImageOps
 
-    records = list(read_jsonl(out / "diagrams.jsonl", DiagramRecord))
-    groups = {
-        f"{style}": [r for r in records if r.style == style and not r.degraded][:each] for style in sorted({r.style for r in records})
-    }
-    groups |= {
-        f"damage {kind}": [r for r in records if r.degraded == kind][:each] for kind in sorted({r.degraded for r in records if r.degraded})
-    }
-    for zoom in (1, 3):
-        for name, chosen in groups.items():
-            recalls, names = [], []
-            for r in chosen:
-                with Image.open(out / r.image) as opened:
-                    picture = ImageOps.grayscale(opened)
-                if r.style in ("dark", "blueprint"):
-                    picture = ImageOps.invert(picture)
-                picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.LANCZOS)
-                said = _words(_tesseract(picture))
-                drawn = _words(" ".join(_texts(r)))
-                recalls.append(sum((drawn & said).values()) / sum(drawn.values()))
-                called = _words(" ".join(c.name for c in r.graph.components))
-                names.append(sum((called & said).values()) / sum(called.values()))
-            if recalls:
-                print(
-                    f"x{zoom} {name:22} n={len(recalls):3} all words {mean(recalls):.3f}  component names {mean(names):.3f}  worst {min(recalls):.3f}"
-                )
+    jobs = plan(DiagramsConfig(layout="dot"), seed_prompts(), 7)
+    out.mkdir(parents=True, exist_ok=True)
+    groups = {style: [j for j in jobs if j.style == style and not j.degraded][:each] for style in STYLES}
+    groups |= {f"damage {kind}": [j for j in jobs if j.degraded == kind][:each] for kind in DAMAGES if kind != "perspective"}
+    for name, chosen in groups.items():
+        read: dict[str, list[int]] = {"labels": [0, 0], "page": [0, 0]}
+        smallest = []
+        for job in chosen:
+            drawn = _proof(job, out / "ocr.png")
+            if drawn is None:
+                continue
+            smallest.append(drawn.min_font_px)
+            with Image.open(out / "ocr.png") as opened:
+                grey = ImageOps.grayscale(opened)
+            if job.style in ("dark", "blueprint"):
+                grey = ImageOps.invert(grey)
+            expected = _words(" ".join(text for text, _ in drawn.texts))
+            for way, picture, mode in (("labels", _strips(grey, drawn), 6), ("page", grey, 11)):
+                said = _words(_tesseract(picture, mode))
+                read[way][0] += sum((expected & said).values())
+                read[way][1] += sum(expected.values())
+        shares = "  ".join(f"{way} {hit / max(1, total):.3f} of {total} words" for way, (hit, total) in read.items())
+        print(f"{name:20} {len(smallest):3} pictures, smallest text {min(smallest):g} px: {shares}", flush=True)
+
+
+def _proof(job: Job, to: Path) -> Rendered | None:
+    """The picture of a job as the stage draws it, with every text measured; None where the stage would take another graph."""
+    for kept in range(len(job.bundles), -1, -1):
+        show = {kind for bundle in job.bundles[:kept] for kind in bundle}
+        try:
+            return render(job.graph, job.style, to, show=show, seed=job.seed, degraded=job.degraded, layout=job.layout, proof=True)
+        except LimitError:
+            continue
+    return None
+
+
+def _strips(grey: Image, drawn: Rendered) -> Image:
+    """Every text line of a picture, cut out and enlarged three times, in one column."""
+    from PIL import Image, ImageOps
+
+    lines = []
+    for _, (x0, y0, x1, y1) in drawn.texts:
+        cut = grey.crop((max(0, int(x0) - 3), max(0, int(y0) - 2), min(grey.width, int(x1) + 4), min(grey.height, int(y1) + 3)))
+        lines.append(ImageOps.autocontrast(cut.resize((cut.width * 3, cut.height * 3), Image.Resampling.LANCZOS)))
+    column = Image.new("L", (max(line.width for line in lines) + 40, sum(line.height + 24 for line in lines) + 40), 255)
+    at = 20
+    for line in lines:
+        column.paste(line, (20, at))
+        at += line.height + 24
+    return column
 
 
 def overlay(out: Path, to: Path) -> None:
@@ -102,32 +137,16 @@ def overlay(out: Path, to: Path) -> None:
         picture.save(to / f"{key}-{r.id}.png")
 
 
-def _texts(r: DiagramRecord) -> list[str]:
-    """The words of a picture, rebuilt from its record: the fact kinds shown are those that have a visible key."""
-    heads = ((k.split(":", 1)[0] if k.startswith(("edge:", "flow:", "zone:")) else "component", k.rsplit(".", 1)[1]) for k in r.visible)
-    show = {f"{head}.{field}" for head, field in heads}
-    g, names = r.graph, {c.id: c.name for c in r.graph.components}
-    texts = [g.title, *facts.legend(g, show)]
-    for c in g.components:
-        texts += [c.name, facts.subtitle(c, show), *facts.component_texts(c, show)]
-    for e in g.edges:
-        texts += facts.edge_texts(e, show, names)
-    texts += [z.name if ZONE_WORDS[z.kind] in z.name.casefold() else f"{z.name} {ZONE_WORDS[z.kind]}" for z in g.zones]
-    return texts
-
-
 def _words(text: str) -> Counter[str]:
     return Counter(w for w in re.findall(r"[a-z0-9]+", text.casefold().replace(",", "")) if len(w) >= 3)
 
 
-def _tesseract(picture) -> str:  # type: ignore[no-untyped-def]
+def _tesseract(picture: Image, mode: int) -> str:
     with tempfile.NamedTemporaryFile(suffix=".png") as file:
         picture.save(file.name)
         env = {**os.environ, "OMP_THREAD_LIMIT": "1"}
-        done = subprocess.run(
-            ["tesseract", file.name, "-", "--psm", "11", "--dpi", "96"], capture_output=True, text=True, check=True, env=env
-        )
-    return done.stdout
+        command = ["tesseract", file.name, "-", "--psm", str(mode)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """From a text and a family to pixels: packaged fonts only, so that a picture has the same bytes on every machine.
 
-Roboto, Arimo and Patrick Hand lie beside this file (SIL Open Font License 1.1); DejaVu, which covers Greek, Cyrillic and symbols,
+Roboto, Arimo and Comic Neue lie beside this file (SIL Open Font License 1.1); DejaVu, which covers Greek, Cyrillic and symbols,
 comes inside matplotlib. A text that none of them can draw correctly is refused: never a box in place of a letter.
 """
 
@@ -21,7 +21,7 @@ _HERE = Path(__file__).parent / "fonts"
 _FILES = {
     "roboto": ("roboto-latin.woff", "roboto-latin-bold.woff"),
     "arimo": ("arimo-latin.woff", "arimo-latin-bold.woff"),
-    "hand": ("patrick-hand-latin.woff", "patrick-hand-latin.woff"),
+    "hand": ("comic-neue-latin.woff", "comic-neue-latin-bold.woff"),
     "dejavu": ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"),
     "mono": ("DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf"),
 }

@@ -16,6 +16,7 @@ from sysdesign.diagrams import facts
 from sysdesign.diagrams.labels import place_labels
 from sysdesign.diagrams.layout import Placed, engine, place
 from sysdesign.diagrams.paint import Frame, paint
+from sysdesign.diagrams.png import write_png
 from sysdesign.diagrams.scene import Scene, compose
 from sysdesign.diagrams.styles import STYLES
 from sysdesign.errors import InputError, LimitError
@@ -74,9 +75,7 @@ def render(
         picture, boxes, shrink = degrade(picture, boxes, degraded, rng)
         smallest *= shrink
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.tmp")
-    picture.save(partial, format="PNG", compress_level=3)
-    partial.replace(out)
+    write_png(picture, out)
     return Rendered(
         picture.width, picture.height, boxes, facts.visible(graph, show), smallest, using, degraded, tuple(ink.texts()) if proof else ()
     )
@@ -94,7 +93,7 @@ def _fit(graph, style, scene: Scene, rng, using, max_pixels, max_aspect, min_fon
         order += [(direction, "polyline", 1.0) for direction, _, _ in order]
     best: Frame | None = None
     for direction, splines, spread in order:
-        if best is not None and best.crowded == 0 and best.scale * look.text_px >= 1.2 * min_font_px:
+        if best is not None and best.crowded == 0 and best.scale * look.text_px >= 1.12 * min_font_px:
             break
         placed = place(graph, scene.sizes, direction=direction, splines=splines, using=using, spread=spread)
         crowded = place_labels(placed, scene.sizes)

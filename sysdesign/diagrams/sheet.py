@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from sysdesign.diagrams.png import write_png
 from sysdesign.diagrams.styles import HELD_OUT, STYLES
 from sysdesign.records import DiagramRecord, Rejected
 
@@ -36,7 +37,7 @@ def contact_sheet(records: Sequence[DiagramRecord], out: Path) -> Path:
             small.thumbnail((CELL[0] - 8, CELL[1] - 8), Image.Resampling.BICUBIC, reducing_gap=2.0)
             sheet.paste(small, (across * CELL[0] + (CELL[0] - small.width) // 2, top + 22 + (CELL[1] - small.height) // 2))
     path = out / "contact_sheet.png"
-    sheet.save(path, format="PNG", compress_level=3)
+    write_png(sheet, path)
     return path
 
 
@@ -50,7 +51,8 @@ def card(records: Sequence[DiagramRecord], rejected: Sequence[Rejected], headlin
     parts = [
         "# Diagrams",
         f"{len(records)} typed architecture graphs and their pictures (seed {seed}), laid out by {where}. "
-        f"{headline} pictures of the evaluation prompts lie apart in `headline/`. Every graph is synthetic: no real system, company or person is described.",
+        f"{headline} pictures of the evaluation prompts lie apart in `headline/`. "
+        "Every graph is synthetic: no real system, company or person is described.",
         "| what | value |\n|---|---|",
         f"| distinct topologies | {len({r.topology for r in records})} |\n"
         f"| components | {sizes[0]} to {sizes[-1]}, median {median(sizes):g} |\n"
@@ -66,7 +68,7 @@ def card(records: Sequence[DiagramRecord], rejected: Sequence[Rejected], headlin
         _table("facts drawn in", kinds, "pictures"),
         "Domain `nonsense` holds graphs with meaningless names and unusual wiring: only the picture can answer about them.",
         "Icons come from the `diagrams` package (MIT); the logos are trademarks of their owners and appear only to name the product. "
-        "Fonts: Roboto, Arimo and Patrick Hand (SIL Open Font License 1.1), DejaVu (Bitstream Vera licence).",
+        "Fonts: Roboto, Arimo and Comic Neue (SIL Open Font License 1.1), DejaVu (Bitstream Vera licence).",
     ]
     text = "\n\n".join(parts) + "\n"
     return text.replace("|---|---|\n\n| distinct", "|---|---|\n| distinct")

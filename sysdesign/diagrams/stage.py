@@ -50,7 +50,8 @@ class DiagramsReport(Report):
         why = f" ({self.layout_note})" if self.layout_note else ""
         return (
             f"{self.count} diagrams with {self.topologies} distinct topologies in {len(self.styles)} styles, "
-            f"smallest text {self.min_font_px:g} px, laid out by {'Graphviz' if self.layout == 'dot' else 'our own layout'}{why}; {self.headline} evaluation pictures."
+            f"smallest text {self.min_font_px:g} px, "
+            f"laid out by {'Graphviz' if self.layout == 'dot' else 'our own layout'}{why}; {self.headline} evaluation pictures."
         )
 
 

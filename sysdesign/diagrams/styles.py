@@ -91,8 +91,8 @@ STYLES: dict[str, Style] = {
         label_page=(72, 74, 80), shapes=_MERMAID,
     ),
     "whiteboard": Style(
-        family="hand", page=(253, 252, 248), ink=(30, 30, 34), soft=(50, 50, 60), line=(50, 50, 56), dashed=(40, 80, 160), name_px=25,
-        text_px=21, bold=False,
+        family="hand", page=(253, 252, 248), ink=(30, 30, 34), soft=(50, 50, 60), line=(50, 50, 56), dashed=(40, 80, 160), name_px=21,
+        text_px=18, bold=False,
         fills={"outside": (253, 252, 248), "edge": (255, 243, 191), "compute": (208, 235, 255), "fast": (255, 227, 227),
         "flow": (243, 217, 250), "data": (211, 249, 216)},
         strokes={"outside": (60, 60, 66), "edge": (180, 110, 0), "compute": (24, 100, 171), "fast": (201, 42, 42), "flow": (134, 46, 156),
