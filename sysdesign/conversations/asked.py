@@ -42,16 +42,16 @@ class Facts:
 
     def __init__(self, rule: str) -> None:
         self.rule = rule
-        self.kept: list[Fact] = []
+        self.kept: dict[tuple[str, str], Fact] = {}
 
     def add(self, name: str, value: str | int | float | bool | Sequence[str], unit: str | None = None) -> None:
         """Record one value; sequences become tuples of names."""
         kept: str | int | float | bool | tuple[str, ...]
         kept = value if isinstance(value, str | int | float | bool) else tuple(value)
-        fact = Fact(name=name, value=kept, unit=unit, rule=self.rule)
-        if fact not in self.kept:
-            self.kept.append(fact)
+        key = (name, str(kept))
+        if key not in self.kept:
+            self.kept[key] = Fact(name=name, value=kept, unit=unit, rule=self.rule)
 
     def all(self) -> tuple[Fact, ...]:
         """Everything recorded, in order."""
-        return tuple(self.kept)
+        return tuple(self.kept.values())

@@ -7,6 +7,7 @@ exact at the precision that the writer chose, and needs no tolerance.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from sysdesign.records import Fact
 
@@ -15,7 +16,8 @@ _SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 _LIST_MARK = re.compile(r"^\s*(?:Step \d+: |\d+[.)] )", re.MULTILINE)
 
 
-def printed_numbers(text: str) -> list[tuple[str, float, float]]:
+@lru_cache(maxsize=1024)
+def printed_numbers(text: str) -> tuple[tuple[str, float, float], ...]:
     """Every number outside list marks as (as printed, value, half a unit of its last digit); per cent become shares."""
     found = []
     for match in NUMBER.finditer(_LIST_MARK.sub("", text)):
@@ -23,7 +25,7 @@ def printed_numbers(text: str) -> list[tuple[str, float, float]]:
         decimals = len(digits.partition(".")[2])
         scale = 0.01 if suffix == "%" else _SCALES.get(suffix, 1.0)
         found.append((match.group(0).strip(), float(digits) * scale, 0.5 * 10**-decimals * scale))
-    return found
+    return tuple(found)
 
 
 def matches(printed: float, half_unit: float, value: float) -> bool:

@@ -16,7 +16,7 @@ from sysdesign.records import Fact
 _BLOCK_LEADS = {
     "json": ("[Here is the graph|The graph|As JSON|The transcription|Components and arrows][ as JSON|]:", ""),
     "mermaid": ("[Here is the flowchart|As Mermaid|The flowchart|The diagram in Mermaid]:", ""),
-    "list": ("[The arrows|Arrows, in drawing order|As a list|From -> to]:", ""),
+    "list": ("[The arrows|Arrows, in drawing order|As a list|Who calls whom]:", ""),
     "boxes": ("[Boxes in thousandths|Here|Located|On a 0-1000 scale]:", ""),
 }
 
