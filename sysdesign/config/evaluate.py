@@ -49,23 +49,19 @@ class NoJudge(Section):
 
 
 class ChatJudge(Section):
-    """A language model compares the two answers to every headline prompt, twice, with positions swapped."""
+    """A language model compares the two answers to every headline prompt, in both orders; a paid one spends from the ledger."""
 
-    kind: Literal["claude", "openai_http"]
+    kind: Literal["anthropic", "openai", "chat"]
     model: str
-    """Exact model id, without a moving alias."""
-    base_url: str = ""
-    """Address ending in /v1 (openai_http only)."""
+    """Exact model id; its price must be known unless kind is chat."""
+    base_url: str | None = None
+    """Address ending in /v1 of a local server (chat), or another endpoint of the provider."""
     key_env: str = ""
     """Name of the environment variable that holds the API key; empty for a local server."""
     family: str = ""
-    """Maker of the judge; must differ from the teacher's, or the judge is refused."""
-    max_tokens: int = Field(default=1500, ge=64, le=16_384)
-    """Longest verdict."""
-    usd_per_million_input: float = Field(default=0.0, ge=0)
-    """Price of prompt tokens; 0 for a local server."""
-    usd_per_million_output: float = Field(default=0.0, ge=0)
-    """Price of answer tokens; 0 for a local server."""
+    """Maker of a local judge model; no judge may be of the teacher's family."""
+    max_tokens: int = Field(default=4096, ge=64, le=16_384)
+    """Longest verdict, thinking included."""
 
 
 class EvaluateConfig(Section):

@@ -30,7 +30,7 @@ class Evidence(Record):
     unanswered: float | None = None  # share of empty answers of the tuned model
     against_champion: Difference | None = None
     champion_missing: str = ""  # why a champion that exists could not be compared; empty when there is none, or it was
-    judge_wins: tuple[int, int] | None = None  # (won, decided); None: not run
+    judge_wins: tuple[float, int] | None = None  # (won, decided), ties split; None: not run, or not to be trusted
 
 
 class Criterion(Record):
@@ -93,7 +93,8 @@ def power_statement(gain: Difference | None, gate: Gate, attempt: int = 1) -> st
     if gain is None or gain.se is None:
         return f"underpowered: no spread can be seen in {gain.clusters if gain else 0} graphs; needs at least {gate.min_graphs} graphs"
     if gain.se == 0:
-        return f"power unknown: the models differ by the same amount on every graph; at least {gate.min_probes} probes of {gate.min_graphs} graphs are required"
+        least = f"at least {gate.min_probes} probes of {gate.min_graphs} graphs are required"
+        return f"power unknown: the models differ by the same amount on every graph; {least}"
     alpha, effect = spend(gate.alpha, attempt), gate.worthwhile_gain - gate.margin
     has = power_of(gain.se, alpha=alpha, effect=effect)
     needs = max(needed_clusters(gain.se, gain.clusters, alpha=alpha, power=gate.power, effect=effect), gate.min_graphs)
@@ -214,10 +215,10 @@ def _champion(evidence: Evidence) -> Criterion:
     return Criterion(name=name, passed=(low > 0) or None, harm=high < 0, detail=says)
 
 
-def _judge(won: int, decided: int) -> Criterion:
+def _judge(won: float, decided: int) -> Criterion:
     enough = decided > 0 and won / decided >= 2 / 3
     return Criterion(
         name="judge",
         passed=enough or None,
-        detail=f"the judge preferred the tuned answer in {won} of {decided}, ties split; 2 of 3 are required",
+        detail=f"the judge preferred the tuned answer in {won:g} of {decided}, ties split; 2 of 3 are required",
     )

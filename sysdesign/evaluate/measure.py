@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from sysdesign.evaluate.contestants import Contestant, cores, fits_side_by_side
 from sysdesign.evaluate.controls import control_items
 from sysdesign.evaluate.gate import Evidence, Outcome, decide
 from sysdesign.evaluate.items import Item, fingerprint
+from sysdesign.evaluate.judge import Judgement, judge
 from sysdesign.evaluate.leaks import Leak
 from sysdesign.evaluate.page import page
 from sysdesign.evaluate.rubric import grade
 from sysdesign.evaluate.scoring import Score, score
 from sysdesign.evaluate.summary import Prediction, Summary, families, find, summarise
+from sysdesign.models.chat import ChatModel
 from sysdesign.records import Report, write_jsonl
 
 TABLE_DRAWS = 2_000  # intervals that are shown; the gate's own use gate.draws
@@ -62,6 +64,7 @@ def measure(
     parity: bool | None,
     lineage: Mapping[str, Any],
     cache: Path,
+    judge_with: Callable[[], ChatModel] | None = None,
 ) -> EvaluateReport:
     """Ask every model, score, decide, write. Leaked items are left out of every score and still count against promotion.
 
@@ -77,7 +80,10 @@ def measure(
     answers = _ask_all(models, items, cfg, runtime, cache)
     predictions = [_predict(model.role, item, answer) for model in models for item, answer in zip(items, answers[model.role], strict=True)]
     summary = summarise(predictions, [model.role for model in models], alphas=(cfg.gate.alpha,), draws=TABLE_DRAWS, seed=seed)
+    judgement = _judge(judge_with, headline, predictions, cfg) if judge_with else None
     evidence = _evidence(predictions, summary, cfg, seed, len(leaks), parity)
+    if judgement is not None and judgement.counts:
+        evidence = evidence.model_copy(update={"judge_wins": (judgement.won, judgement.decided)})
     verdict = decide(evidence, cfg.gate)
     origin = {
         **lineage,
@@ -90,7 +96,7 @@ def measure(
         "summary": summary.model_dump(mode="json"),
         "leaks": [leak.model_dump(mode="json") for leak in leaks],
         "unscorable": list(unscorable),
-        "judge": "not run",
+        "judge": judgement.model_dump(mode="json") if judgement else "not run",
         **(_library_scores(predictions, items) if cfg.library_scores else {}),
     }
     values = _values(summary, evidence, result)
@@ -171,6 +177,18 @@ def _predict(role: str, item: Item, answer: Answer) -> Prediction:
         faults=found.faults,
         cut=answer.cut,
     )
+
+
+def _judge(opened: Callable[[], ChatModel], headline: Sequence[Item], predictions: Sequence[Prediction], cfg: EvaluateConfig) -> Judgement:
+    assert cfg.judge.kind != "none"
+    by_role = {role: {p.id: p for p in predictions if p.model == role} for role in ("base", "tuned")}
+    texts = {role: {i: p.answer for i, p in found.items()} for role, found in by_role.items()}
+    checked = {item.id: (by_role["base"][item.id].value, by_role["tuned"][item.id].value) for item in headline if item.check is not None}
+    model = opened()
+    try:
+        return judge(model, headline, texts["base"], texts["tuned"], checked, max_tokens=cfg.judge.max_tokens)
+    finally:
+        model.close()
 
 
 def _evidence(

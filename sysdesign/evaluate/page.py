@@ -17,6 +17,7 @@ from typing import Any
 from sysdesign.evaluate.bootstrap import Estimate
 from sysdesign.evaluate.gate import Criterion, Verdict
 from sysdesign.evaluate.items import Item
+from sysdesign.evaluate.judge import NEEDED_KAPPA
 from sysdesign.evaluate.rubric import TITLES as CRITERIA
 from sysdesign.evaluate.summary import LOWER_IS_BETTER, TITLES, Prediction, Row, Summary
 
@@ -194,16 +195,13 @@ def _judged(result: dict[str, Any]) -> str:
     rules = "Checks and the rule part of the rubric; rules see what is written, not whether it convinces. "
     if not isinstance(judge, dict):
         return rules + "No judge was run."
-    agreement = judge.get("agreement")
-    calibrated = (
-        f"agreement with {agreement['pairs']} labelled pairs: kappa {agreement['kappa']:.2f}"
-        if agreement
-        else "not calibrated, so advisory"
-    )
-    return (
-        rules
-        + f"Judge {judge['model']}: tuned answer preferred in {judge['won']:g} of {judge['decided']}, {judge['ties']} ties; {calibrated}."
-    )
+    kappa = judge["agreement"]
+    trusted = "not tried on labelled pairs" if kappa is None else f"kappa {kappa:.2f} with {judge['pairs']} labelled pairs"
+    if not judge["usable"]:
+        return f"{rules}The judge {judge['model']} gave {judge['nonsense']} unusable replies of {judge['calls']}: no conclusion is drawn from it."
+    weight = "" if kappa is not None and kappa >= NEEDED_KAPPA else "; below 0.6, so it decides nothing"
+    wins = f"the tuned answer preferred in {judge['won']:g} of {judge['decided']}, ties split ({judge['ties']})"
+    return f"{rules}Judge {judge['model']}: {wins}; {trusted}{weight}."
 
 
 def _card(group: Sequence[Item], by_item: dict[str, list[Prediction]], pictures: _Pictures) -> str:
@@ -218,10 +216,11 @@ def _card(group: Sequence[Item], by_item: dict[str, list[Prediction]], pictures:
 
 
 def _question(item: Item, predictions: Sequence[Prediction]) -> str:
+    kind = _capital(item.slices["family"].replace("_", " "))
     answers = "".join(_answer(prediction) for prediction in predictions)
     truth = _truth(item)
     return (
-        f"<div class=question><h3>{escape(_capital(item.slices['family'].replace('_', ' ')))} <small class=soft>{escape(item.id)}</small></h3>"
+        f"<div class=question><h3>{escape(kind)} <small class=soft>{escape(item.id)}</small></h3>"
         f"<p class=q>{escape(item.question)}</p>"
         f"{f'<p class=truth><b>Truth</b> {truth}</p>' if truth else ''}<div class=answers>{answers}</div></div>"
     )

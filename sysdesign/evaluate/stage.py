@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from sysdesign.artifacts import Artifact
@@ -14,7 +15,8 @@ from sysdesign.evaluate.contestants import contestants
 from sysdesign.evaluate.items import headline_items, probe_items
 from sysdesign.evaluate.leaks import find_leaks
 from sysdesign.evaluate.measure import EvaluateReport, measure, scorable
-from sysdesign.records import MetricLog
+from sysdesign.models.chat import ChatModel
+from sysdesign.records import MetricLog, Row, read_jsonl
 
 
 def evaluate(
@@ -65,10 +67,20 @@ def evaluate(
         parity=parity(export),
         lineage=lineage,
         cache=dataset.path.parent / ".answers",
+        judge_with=_judge(cfg, runtime, dataset) if cfg.judge.kind != "none" else None,
     )
     shutil.rmtree(scratch, ignore_errors=True)
     log.metrics(report.values)
     return report
+
+
+def _judge(cfg: EvaluateConfig, runtime: RuntimeConfig, dataset: Artifact) -> Callable[[], ChatModel]:
+    from sysdesign.evaluate.judge import open_judge
+
+    chosen = cfg.judge
+    assert chosen.kind != "none"
+    teachers = frozenset(row.provider for row in read_jsonl(dataset.path / "rows" / "train.jsonl", Row))
+    return lambda: open_judge(chosen, store=dataset.path.parent, budget_usd=runtime.budget_usd, teachers=teachers)
 
 
 def parity(export: Artifact) -> bool | None:
