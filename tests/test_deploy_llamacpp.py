@@ -105,14 +105,31 @@ def test_a_server_that_dies_in_the_middle_is_an_error(bundle: Path) -> None:
         stream.gather(pieces)
 
 
-def test_the_untuned_base_talks_through_transformers(bundle: Path, diagram: Path) -> None:
-    answer = json.loads(
-        say(
-            Sources(base=bundle.parent / "base", policy=open_bundle(bundle).policy),
-            via="hub",
-            prompt="What?",
-            image=[str(diagram)],
-            output="json",
-        )
-    )
-    assert answer["input_tokens"] > 64 and answer["output_tokens"] is not None
+def test_base_and_adapter_stream_through_transformers(tmp_path: Path, bundle: Path, diagram: Path) -> None:
+    base, policy = bundle.parent / "base", open_bundle(bundle).policy
+    answer = json.loads(say(Sources(base=base, policy=policy), via="hub", prompt="What?", image=[str(diagram)], output="json"))
+    assert answer["input_tokens"] > 64 and answer["output_tokens"] <= 8
+
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    tuned = AutoModelForImageTextToText.from_pretrained(base)
+    get_peft_model(tuned, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)).save_pretrained(tmp_path / "adapter")
+    question = [Message(role="user", text="Gateway Orders")]
+    sources = Sources(base=base, adapter=tmp_path / "adapter", policy=policy)
+    with open_speaker(ChatConfig(via="adapter"), sources, RuntimeConfig(device="cpu")) as speaker:
+        pieces = speaker.say(question, 24, 0, 0.0)
+        streamed = [next(pieces)]
+        while True:
+            try:
+                streamed.append(next(pieces))
+            except StopIteration as done:
+                reply = done.value
+                break
+        assert len(streamed) > 1 and "".join(streamed) == reply.text and reply.output_tokens <= 24
+        assert stream.gather(speaker.say(question, 24, 1, 0.0)).text == reply.text
+        assert stream.gather(speaker.say(question, 24, 1, 5.0)).text != reply.text
+        left = speaker.say(question, 4000, 0, 0.0)
+        next(left)
+        left.close()  # stops generating: the next question is not kept waiting
+        assert stream.gather(speaker.say(question, 4, 0, 0.0)).output_tokens

@@ -129,8 +129,8 @@ def _endpoint(to: stream.Endpoint, name: str, system: str, policy: PicturePolicy
 
 @contextmanager
 def _local(cfg: ChatConfig, sources: Sources, runtime: RuntimeConfig) -> Iterator[Speaker]:
-    """Through transformers, greedily whatever the temperature; the answer arrives in one piece."""
     from sysdesign.models.local import Local
+    from sysdesign.models.local_stream import stream_local
 
     if sources.base is None or (cfg.via == "adapter" and sources.adapter is None):
         law = f"{cfg.via} needs the base model" + (" and a trained adapter" if cfg.via == "adapter" else "")
@@ -142,9 +142,7 @@ def _local(cfg: ChatConfig, sources: Sources, runtime: RuntimeConfig) -> Iterato
     def say(messages: Sequence[Message], max_tokens: int, seed: int, temperature: float) -> Generator[str, None, Reply]:
         stream.check_length(messages, context)
         with one_at_a_time:
-            reply = model.reply(messages, max_tokens=max_tokens, seed=seed)
-        yield reply.text
-        return reply
+            return (yield from stream_local(model, messages, max_tokens=max_tokens, seed=seed, temperature=temperature))
 
     try:
         yield Speaker(model.name, read_prompt(SYSTEM).strip(), sources.policy, context, say)

@@ -125,7 +125,7 @@ def _in_ollama(cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], diges
             return golden.check_health(lambda said: _ask(to, said, cfg, seed), cfg.golden, *shown, bundle.system, f"{server.url} {name}")
 
         total = bundle.text.stat().st_size + bundle.projector.stat().st_size
-        with tqdm(total=total, unit="B", unit_scale=True, desc=f"to {server.url}", leave=False) as bar:
+        with tqdm(total=total, unit="B", unit_scale=True, desc=f"to {server.url}", leave=False, delay=1.0) as bar:
             rollout, health = roll_out(server, cfg.ollama, bundle, digests, check, bar)
     return DeployReport(
         server="ollama", server_version=version, url=cfg.ollama.url, model=cfg.ollama.model, version=rollout.tag, bundle=digest,
