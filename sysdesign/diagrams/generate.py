@@ -147,7 +147,7 @@ def _parts(prompt: SeedPrompt, size: int, provider: str, rng: random.Random) -> 
     if not any(kind == "client" for kind, _ in wanted):
         wanted[-1] = ("client", None)
     wanted.sort(key=lambda part: ORDER.index(part[0]))
-    entities = [e.name for e in prompt.entities]
+    entities = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", e.name) for e in prompt.entities]  # FeatureRow -> Feature Row
     taken: set[str] = set()
     parts = []
     for kind, said in wanted:

@@ -1,4 +1,4 @@
-"""Places for arrow labels where the layout gave none: on the arrow itself, clear of boxes, titles and other labels."""
+"""Places for arrow labels where the layout gave none, or one on a zone's title: on the arrow, clear of boxes, titles and labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from sysdesign.records import Box
 
 def place_labels(placed: Placed, sizes: Sizes) -> int:
     """Give every label without a place one; returns how many had to be put where they cover a box, title or label."""
-    taken = list(placed.nodes.values())
-    for zone, (x, y) in placed.titles.items():
-        taken.append((x, y, x + sizes.zones[zone][0], y + sizes.zones[zone][1]))
+    titles = [(x, y, x + sizes.zones[zone][0], y + sizes.zones[zone][1]) for zone, (x, y) in placed.titles.items()]
+    taken = [*placed.nodes.values(), *titles]
     for route, size in zip(placed.routes, sizes.labels, strict=True):
         if size and route.label:
-            taken.append(around(route.label, size))
+            box = around(route.label, size)
+            if any(overlap(box, title) for title in titles):
+                route.label = None  # Graphviz knows nothing of titles: look for a better place below
+            else:
+                taken.append(box)
     covered = 0
     for index, (route, size) in enumerate(zip(placed.routes, sizes.labels, strict=True)):
         if not size or route.label:
