@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sysdesign.models.base import Base
 from sysdesign.models.picture import PicturePolicy
 from sysdesign.records import Row, write_jsonl
 
-WORDS = "gateway orders service redis cache three replicas at two hundred requests a second through the queue".split()
+WORDS = re.findall(r"\w+", "gateway orders service redis cache three replicas at two hundred requests a second through the queue")
 POLICY = {"min_tokens": 12, "max_tokens": 24}
 
 
@@ -84,12 +85,26 @@ def make_dataset(folder: Path, side: int = 28, count: int = 4) -> Artifact:
             noise = np.random.default_rng(i).integers(0, 255, (side * 4, side * 5, 3), dtype=np.uint8)
             images = (f"images/{i}.png",)
             policy.fit(Image.fromarray(noise)).save(folder / images[0])
-        question = [*({"type": "image"} for _ in images), {"type": "text", "text": " ".join(random.Random(i).choices(WORDS, k=8)) + " – naïve?"}]
+        question = [
+            *({"type": "image"} for _ in images),
+            {"type": "text", "text": " ".join(random.Random(i).choices(WORDS, k=8)) + " – naïve?"},
+        ]
         messages = (
             {"role": "system", "content": [{"type": "text", "text": "You read diagrams."}]}, {"role": "user", "content": question},
             {"role": "assistant", "content": [{"type": "text", "text": "redis"}]},
         )  # fmt: skip
-        rows.append(Row(id=f"r{i}", split="test", conversation_id=f"c{i}", seed_id="s", provider="offline", family="f", messages=messages, images=images))
+        rows.append(
+            Row(
+                id=f"r{i}",
+                split="test",
+                conversation_id=f"c{i}",
+                seed_id="s",
+                provider="offline",
+                family="f",
+                messages=messages,
+                images=images,
+            )
+        )
     write_jsonl(folder / "probes.jsonl", rows)
     write_jsonl(folder / "rows" / "test.jsonl", rows)
     return artifact(folder, "dataset", "d" * 64, {"picture": POLICY})

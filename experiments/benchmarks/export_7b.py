@@ -200,17 +200,16 @@ class _Settings(ctypes.Structure):
     ]  # fmt: skip
 
 
-def quantise(work: Path, tool: Path, workers: int) -> None:
-    """llama.cpp's quantiser: bfloat16 to Q4_K_M."""
+def llama_quantise(libraries: Path, source: Path, target: Path, file_type: int, workers: int) -> None:
+    """llama.cpp's own `llama_model_quantize`. `file_type`: number of `llama_ftype`."""
     for name in ("libggml-base", "libggml-cpu", "libggml"):
-        ctypes.CDLL(str(tool / f"{name}.so.0"), mode=ctypes.RTLD_GLOBAL)
-    library = ctypes.CDLL(str(tool / "libllama.so.0"))
+        ctypes.CDLL(str(libraries / f"{name}.so.0"), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(libraries / "libllama.so.0"))
     library.llama_model_quantize_default_params.restype = _Settings
     library.llama_backend_init()
     settings = library.llama_model_quantize_default_params()
-    settings.ftype, settings.nthread = 15, workers
-    source, target = (str(work / "theirs" / f"model-{kind}.gguf").encode() for kind in ("bf16", "q4_k_m"))
-    code = library.llama_model_quantize(source, target, ctypes.byref(settings))
+    settings.ftype, settings.nthread = file_type, workers
+    code = library.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(settings))
     if code:
         sys.exit(f"llama_model_quantize: {code}")
 
@@ -279,7 +278,7 @@ def main() -> None:
             (args.work / "theirs").mkdir(exist_ok=True)
             convert(args.work, args.llama_cpp, args.step == "projector")
         case "quantise":
-            quantise(args.work, args.llama_cpp, args.workers)
+            llama_quantise(args.llama_cpp, args.work / "theirs/model-bf16.gguf", args.work / "theirs/model-q4_k_m.gguf", 15, args.workers)
         case "all":
             steps = ["make", "ours"] + (["convert", "quantise", "projector"] if args.llama_cpp else [])
             for step in steps:

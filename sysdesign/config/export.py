@@ -32,6 +32,8 @@ class ParityConfig(Section):
     """Largest mean Kullback-Leibler divergence of either of the two comparisons above."""
     quantised_kl: float = Field(default=0.5, gt=0)
     """Largest mean divergence between the shipped quantisation and the merged weights: what quantising itself costs."""
+    presence: float = Field(default=0.1, gt=0, le=0.5)
+    """How far the adapter's share in each file may be from 1; a merge that changed nothing has share 0."""
     agreement: float = Field(default=0.9, ge=0, le=1)
     """Smallest share of equal greedy tokens where the weights are the same; f32, f16 and bf16 files must agree wholly but for ties."""
     tie: float = Field(default=0.02, ge=0)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sysdesign.config.export import ParityConfig
+from sysdesign.export.presence import Presence
 from sysdesign.graph import Record
 
 FLOOR = -10.0  # tokens below e^-10 are noise on both sides: they count in the divergence, not in the largest difference
@@ -75,6 +76,7 @@ class Certificate(Record):
     ship: str
     prompts: tuple[PromptCheck, ...]
     comparisons: tuple[Compared, ...]
+    adapter: dict[str, Presence]  # how much of the adapter is in each file
 
 
 def distance(answers: Sequence[Answer], others: Sequence[np.ndarray], tie: float, never: Sequence[int] = ()) -> Distance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from sysdesign.export.certificate import Certificate, Compared, PromptCheck
+from sysdesign.export.presence import Presence
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1d21}
@@ -21,12 +22,15 @@ def certificate_page(certificate: Certificate) -> str:
     verdict = '<span class="ok">passed</span>' if certificate.passed else '<span class="no">failed</span>'
     comparisons = "".join(_comparison(c) for c in certificate.comparisons)
     prompts = "".join(_prompt(p) for p in certificate.prompts)
+    shares = "".join(_share(quant, found) for quant, found in certificate.adapter.items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Parity certificate</title><style>{_STYLE}</style>'
         f"<h1>Parity certificate: {verdict}</h1><p>Shipped: <b>{escape(certificate.ship)}</b>. Each row puts two ways to run the model "
         "side by side on the same prompts and tokens. Agreement counts greedy tokens that both choose; differences: log-probabilities.</p>"
         "<table><tr><th>compared<th>tokens<th>agreement<th>largest difference<th>mean divergence (nats)<th></tr>"
-        f"{comparisons}</table><h2>Prompts</h2>"
+        f"{comparisons}</table><h2>The adapter in each file</h2><p>Share of the adapter's update that the file's weights hold: 1 when it "
+        f"was merged, 0 when it was not.</p><table><tr><th>file<th>share<th>standard error<th>tensors without it</tr>{shares}</table>"
+        "<h2>Prompts</h2>"
         f"<table><tr><th>row<th>prompt and token ids<th>picture tokens<th>greedy answers</tr>{prompts}</table></html>\n"
     )
 
@@ -39,6 +43,12 @@ def _comparison(compared: Compared) -> str:
         f'<td class="n">{d.kl:.2g}{_limit(limits, "kl", "≤")}'
     )
     return f'<tr><td>{escape(compared.what)}<td class="n">{d.tokens}{cells}<td>{_mark(compared.passed)}</tr>'
+
+
+def _share(quant: str, found: Presence) -> str:
+    share = "the adapter changes nothing" if found.share is None else f"{found.share:.3f}"
+    absent = escape(", ".join(found.absent)) or "none"
+    return f'<tr><td>{escape(quant)}<td class="n">{share}<td class="n">{found.noise:.2g}<td>{absent}</tr>'
 
 
 def _limit(limits: dict[str, float], name: str, sign: str) -> str:

@@ -1,7 +1,8 @@
 """Test prompts, the adapter and the written files -> the parity certificate: that what ships is what was trained.
 
-Three questions. Is the merge the adapter (transformers against itself)? Is each file, run by llama.cpp, what its weights say
-(llama.cpp against transformers holding the same, dequantised, weights)? And what did quantising cost (the file against the merge)?
+Four questions. Is the merge the adapter (transformers against itself)? Is the adapter in each file at all (its weights against the
+base's)? Is each file, run by llama.cpp, what its weights say (llama.cpp against transformers holding the same, dequantised, weights)?
+And what did quantising cost (the file against the merge)?
 """
 
 from __future__ import annotations
@@ -97,8 +98,9 @@ def certify(
                 cost,
             )
         )
-    passed = all(check.passed for check in checks) and all(comparison.passed for comparison in compared)
-    return Certificate(passed=passed, ship=cfg.ship, prompts=checks, comparisons=tuple(compared))
+    there = {quant: reference.presence(path) for quant, path in files.items()}
+    parts = (*(check.passed for check in checks), *(c.passed for c in compared), *(p.passes(limits.presence) for p in there.values()))
+    return Certificate(passed=all(parts), ship=cfg.ship, prompts=checks, comparisons=tuple(compared), adapter=there)
 
 
 def _answers(

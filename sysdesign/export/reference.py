@@ -19,6 +19,7 @@ from sysdesign.export.certificate import Answer
 from sysdesign.export.families import Layout, Piece
 from sysdesign.export.gguf_file import BLOCK
 from sysdesign.export.merge import Merge
+from sysdesign.export.presence import Presence, presence
 from sysdesign.export.weights import canonical
 
 
@@ -50,6 +51,10 @@ class Reference:
         """The parameters become those of two GGUF files, dequantised."""
         for path, pieces in ((text, self._layout.text_pieces), (projector, self._layout.vision_pieces)):
             self._fill_from_gguf(path, {piece.name: piece for piece in pieces})
+
+    def presence(self, text: Path) -> Presence:
+        """How much of the adapter is in a text model."""
+        return presence(text, {piece.name: piece for piece in self._layout.text_pieces}, self._merge)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Path]) -> tuple[str, Any]:
         """The prompt as this side's template writes it, and the processor's tensors for it."""
