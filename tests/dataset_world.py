@@ -18,11 +18,12 @@ from sysdesign.models.tiny import build_tiny
 from sysdesign.records import Boxes, Check, Conversation, DiagramRecord, Fact, Turn, write_jsonl
 
 TYPES = get_args(ComponentType)
-WORDS = (
+TEXT = (
     "the gateway spreads requests over replicas in each zone while the cache absorbs most reads so the database sees only misses and "
     "writes a queue decouples slow work from the path of the user a lost region costs availability unless traffic fails over in time "
     "count calls for each request multiply by the peak rate divide by the capacity of one replica and round up to get what is needed"
-).split()  # noqa: SIM905
+)
+WORDS = TEXT.split()
 
 
 def artifact(stage: str, folder: Path) -> Artifact:
@@ -39,7 +40,7 @@ def artifact(stage: str, folder: Path) -> Artifact:
 def tiny_base(folder: Path, **cfg: Any) -> Artifact:
     """A base artefact with a tokenizer that learned from WORDS."""
     made = TinyBase(**cfg)
-    build_tiny(folder / "model", made, [" ".join(WORDS)] * 8 + [t.title() for t in TYPES], 0)
+    build_tiny(folder / "model", made, [TEXT, "one\n\ntwo"] * 8 + [t.title() for t in TYPES], 0)
     (folder / "base.json").write_text(Base(kind="tiny", name="tiny", revision="0" * 40, family=made.family).model_dump_json())
     return artifact("base", folder)
 
@@ -105,7 +106,7 @@ def talks(count: int, diagram_count: int, words: int = 20, seed: int = 0) -> Ite
         for place in range(2 if number % 3 == 0 else 1):
             replicas = rng.randint(1, 99)
             prose = " ".join(rng.choices(WORDS, k=max(1, int(words * rng.uniform(0.5, 1.5)))))
-            check = Check(kind="number", expected=replicas) if number % 2 else Check(kind="text")
+            check = Check(kind="number", expected=replicas) if number % 3 else Check(kind="text")
             fact = Fact(name="replicas", value=replicas, rule="sum")
             family = ("count", "path", "latency")[number % 3]
             question = f"Question {number}.{place}: how many replicas are drawn?"

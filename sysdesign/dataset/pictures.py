@@ -20,6 +20,7 @@ from sysdesign.records import append_jsonl, recover_jsonl
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_ASPECT = 50  # the processors refuse 200; text in anything near that cannot be read anyway
 MIN_SIDE_PX = 8
+MAX_PIXELS = 50_000_000
 
 
 class Picture(Record):
@@ -37,8 +38,8 @@ class Picture(Record):
 class PictureStore:
     """`images/` of a dataset in the making; safe to use from several threads, and to reopen after a kill."""
 
-    def __init__(self, out: Path, journal: Path, policy: PicturePolicy, max_pixels: int) -> None:
-        self._folder, self._journal, self._policy, self._max_pixels = out / "images", journal, policy, max_pixels
+    def __init__(self, out: Path, journal: Path, policy: PicturePolicy) -> None:
+        self._folder, self._journal, self._policy = out / "images", journal, policy
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         found = recover_jsonl(journal, Picture)
@@ -47,13 +48,14 @@ class PictureStore:
     def __len__(self) -> int:
         return len(self._known)
 
-    def add(self, data: bytes) -> Picture:
+    def add(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
         """Store the picture once, however often it comes. Raises Unfit when it cannot or must not be decoded."""
         source = hashlib.sha256(data).hexdigest()
         known = self._known.get(source)
         if known is not None:
+            _check_pixels(known.source_width, known.source_height, max_pixels)
             return known
-        image, outline, size = self._decode(data)
+        image, outline, size = self._decode(data, max_pixels)
         stored = io.BytesIO()
         image.save(stored, format="PNG", compress_level=4)
         name = hashlib.sha256(stored.getvalue()).hexdigest()[:16] + ".png"
@@ -76,14 +78,13 @@ class PictureStore:
         """Every picture, in an order that does not depend on which thread was first."""
         return sorted(self._known.values(), key=lambda picture: (picture.name, picture.source_sha256))
 
-    def _decode(self, data: bytes) -> tuple[Any, str, tuple[int, int]]:
+    def _decode(self, data: bytes, max_pixels: int) -> tuple[Any, str, tuple[int, int]]:
         from PIL import Image, ImageOps
 
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
                 width, height = opened.size
-                if width * height > self._max_pixels:
-                    raise Unfit("picture_bomb", f"{width} x {height} px is more than the {self._max_pixels:,} allowed")
+                _check_pixels(width, height, max_pixels)
                 if min(width, height) < MIN_SIDE_PX:
                     raise Unfit("picture_small", f"{width} x {height} px")
                 if max(width, height) > MAX_ASPECT * min(width, height):
@@ -101,3 +102,8 @@ class PictureStore:
         rows = [small[17 * row : 17 * row + 17] for row in range(16)]
         bits = "".join("1" if left > right else "0" for row in rows for left, right in pairwise(row))
         return fitted, f"{int(bits, 2):064x}", (width, height)
+
+
+def _check_pixels(width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise Unfit("picture_bomb", f"{width} x {height} px is more than the {most:,} allowed")

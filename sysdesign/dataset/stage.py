@@ -49,7 +49,8 @@ def dataset(
     Reads: `conversations.jsonl`; `diagrams.jsonl`, `headline.jsonl` and pictures; the base's processor (no weights); the student's
     system prompt and the headline prompts; the files of `cfg.extra` and `cfg.replay`.
     Writes: `rows/<split>.jsonl`, `hf/<split>/data.parquet`, `images/`, `pictures.jsonl`, `probes.jsonl`, `rejected.jsonl`,
-    `compile.json`, `packing.json` (training rows of each full-length sequence), `card.md`. A killed run goes on with the pictures and chunks it has.
+    `compile.json`, `packing.json` (training rows of each full-length sequence), `card.md`. A killed run goes on with the pictures
+    and chunks it has.
     Raises: InputError when no training row is left or a file of yours cannot be read, ArtifactError when the processor would
     resize a picture that the policy aligned.
     """
@@ -62,7 +63,7 @@ def dataset(
     policy = PicturePolicy(side=FAMILIES[about.family].side, min_tokens=cfg.picture.min_tokens, max_tokens=cfg.picture.max_tokens)
     index = DiagramIndex(diagrams.path / "diagrams.jsonl")
     exam = DiagramIndex(diagrams.path / "headline.jsonl") if (diagrams.path / "headline.jsonl").exists() else None
-    store = PictureStore(out, scratch / "pictures.jsonl", policy, max(cfg.extra.max_image_pixels, cfg.replay.max_image_pixels))
+    store = PictureStore(out, scratch / "pictures.jsonl", policy)
     workers = runtime.workers or len(os.sched_getaffinity(0))
     with tqdm(total=len(index), desc="pictures", unit="picture", disable=None) as bar:
         drawn = store_pictures(index, diagrams.path, store, workers, bar.update)

@@ -48,7 +48,7 @@ def draft_user_row(
     _check_order(messages)
     if len(sources) > MAX_PICTURES:
         raise Unfit("too_many_pictures", f"{len(sources)}, at most {MAX_PICTURES}")
-    pictures = tuple(store.add(read_picture(source, folder, cfg.max_image_bytes)) for source in sources)
+    pictures = tuple(store.add(read_picture(source, folder, cfg.max_image_bytes), cfg.max_image_pixels) for source in sources)
     if kind == "extra" and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     split: Split | None = "train"

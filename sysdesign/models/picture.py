@@ -44,9 +44,8 @@ class PicturePolicy(Record):
             if self.min_tokens <= c * r <= self.max_tokens
         ]
         if not options:  # a very long picture: the bounds win over the aspect ratio
-            c = min(max(1, round(ideal)), self.max_tokens)
-            r = max(1, self.max_tokens // c)
-            options = [(c, r)]
+            spans = ((math.ceil(self.min_tokens / r), self.max_tokens // r, r) for r in range(1, self.max_tokens + 1))
+            options = [(min(max(round(r * aspect), fewest), most), r) for fewest, most, r in spans if fewest <= most]
         c, r = min(options, key=lambda option: (abs(math.log(option[0] / option[1] / aspect)), abs(option[0] * option[1] - wanted)))
         return c * self.side, r * self.side
 
