@@ -95,7 +95,7 @@ def cache_outage(view: View, pen: Pen) -> Asked | None:
         ask=(
             f"[If|When] {name} [is lost|goes down|restarts empty] at peak, is {db} overloaded?",
             f"{name} [fails|is flushed] at peak [and every read goes to|so all reads hit] {db}. Does {db} [become|get] "
-            "overloaded? [Yes or no|].",
+            "overloaded? [Yes or no.|]",
             f"Would {db} be overloaded at peak without {name}?",
         ),
         facts=facts.all(),

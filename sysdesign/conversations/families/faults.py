@@ -181,7 +181,7 @@ def async_isolation(view: View, pen: Pen) -> Asked | None:
         family="async_isolation",
         ask=(
             f"{name} [stops|goes down]. Is {way} still answered?",
-            f"[Does|Would] {way} still get an answer [while|when] all of {name} is down? [Yes or no|].",
+            f"[Does|Would] {way} still get an answer [while|when] all of {name} is down? [Yes or no.|]",
             f"Can {way} be answered without {name}?",
             f"Is {way} isolated from a failure of {name}, yes or no?",
         ),

@@ -140,7 +140,8 @@ def pipeline_flow(view: View, pen: Pen) -> Asked | None:
     return Asked(
         family="pipeline_flow",
         ask=(
-            f"Read the arrows as network links, in Gbit/s: {stated}. What is the largest flow from {a} to {b}, in Gbit/s?",
+            f"Read the arrows as network links, in Gbit/s: {stated}. [What is|How large is] the [largest|maximum] flow from {a} "
+            f"to {b}, in Gbit/s?",
             f"[Treat|Take] each arrow as a pipe with these capacities in Gbit/s: {stated}. How many Gbit/s can [flow|be moved] "
             f"from {a} to {b}?",
             f"Bulk data moves from {a} to {b} over links of {stated} (Gbit/s each). [Give|Compute] the maximum [throughput|flow].",

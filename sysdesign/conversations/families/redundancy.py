@@ -187,8 +187,8 @@ def quorum(view: View, pen: Pen) -> Asked | None:
     if turn == "strong":
         facts.add("reads see the last write", strong)
         ask = (
-            f"{given}Does every read of {name} see the last acknowledged write?",
-            f"{given}[Do|Will] read and write quorums of {name} always overlap? [Yes or no|].",
+            f"{given}[Does every read of {name} see|Is a read of {name} sure to see] the [last|latest] acknowledged write?",
+            f"{given}[Do|Will] read and write quorums of {name} always [overlap|share a node]? [Yes or no.|]",
             f"{given}Are reads from {name} strongly consistent [by quorum|in the quorum sense], yes or no?",
         )
         lead: tuple[str, ...] = (
@@ -202,9 +202,9 @@ def quorum(view: View, pen: Pen) -> Asked | None:
         value, need, letter = (writes, w, "W") if turn == "writes" else (reads, r, "R")
         facts.add(f"nodes that may be lost for {turn}", value)
         ask = (
-            f"{given}How many nodes of {name} may [be lost|fail] before {turn} [stop|are refused]?",
+            f"{given}How many nodes of {name} may [be lost|fail] before {turn} [stop|fail|are refused]?",
             f"{given}[What number of|How many] lost nodes do {turn} to {name} [survive|tolerate]?",
-            f"{given}[Give|Compute] the number of {name} nodes whose loss {turn} [still tolerate|survive].",
+            f"{given}[Give|Compute|State] the number of {name} nodes whose loss {turn} [still tolerate|survive].",
         )
         lead = (f"{turn.capitalize()} survive the loss of {value} node{'s' if value != 1 else ''}.", f"{value}: {turn} need {need} of {n}.")
         check, short = Check(kind="number", expected=value, tolerance=0.0), (str(value),)

@@ -29,10 +29,12 @@ def tail_sum(view: View, pen: Pen) -> Asked | None:
     return Asked(
         family="tail_sum",
         ask=(
-            f"A request [passes|visits] {listed} once each, one after the other. What share of requests is guaranteed to finish "
+            f"[A request|Each request] [passes|visits] {listed} once each, one after the other. What share of requests is "
+            "guaranteed to finish "
             "within the sum of their p99s, and what is that sum in ms?",
             f"[Add|Sum] the p99s of {listed}. [What is|Give] the sum in milliseconds, and what does it guarantee?",
-            f"{listed} are called in sequence. [Can their p99s be added|Do the p99s add up to a p99]? Give the sum in ms and what "
+            f"{listed} are called in sequence. [Can their p99s be added|Do the p99s add up to a p99|Is the sum of their p99s the "
+            "p99]? [Give|State] the sum in ms and what "
             "it bounds.",
         ),
         facts=facts.all(),
@@ -138,11 +140,12 @@ def retry_storm(view: View, pen: Pen) -> Asked | None:
     return Asked(
         family="retry_storm",
         ask=(
-            f"{given}If {last} [fails|rejects] every call, how many attempts does one request at {first} [cause|make] there, "
+            f"{given}If {last} [fails|rejects] every call, how many [attempts|calls] does one request at {first} [cause|make] there, "
             f"along {' -> '.join(pen.name(n) for n in names)}?",
             f"{given}{last} is down. [How many times|How often] is it [called|tried] for one request at {first} via "
             f"{' -> '.join(pen.name(n) for n in names[1:])}?",
-            f"{given}[Compute|Give] the retry amplification from {first} to {last} along {' -> '.join(pen.name(n) for n in names)}.",
+            f"{given}[Compute|Give|Work out] the retry amplification from {first} to {last} along "
+            f"{' -> '.join(pen.name(n) for n in names)}.",
         ),
         facts=facts.all(),
         check=Check(kind="number", expected=attempts, tolerance=0.0),
@@ -198,10 +201,11 @@ def timeout_order(view: View, pen: Pen) -> Asked | None:
     return Asked(
         family="timeout_order",
         ask=(
-            f"{given}Is the timeout {a} -> {b} long enough for {b} to use all its tries at {c}?",
-            f"{given}[Can|May] {a} give up before {b} has finished retrying {c}? Answer whether the timeouts are ordered "
+            f"{given}[Is the timeout {a} -> {b}|Does {a} wait] long enough for {b} to use all its tries at {c}?",
+            f"{given}[Might|May|Could] {a} give up before {b} has [finished|exhausted] its tries at {c}? [Answer|Say] whether the "
+            "timeouts are ordered "
             "correctly, yes or no.",
-            f"{given}Are the timeouts along {a} -> {b} -> {c} [in the right order|consistent], yes or no?",
+            f"{given}Are the timeouts along {a} -> {b} -> {c} [in the right order|consistent|ordered correctly], yes or no?",
         ),
         facts=facts.all(),
         check=Check(kind="choice", expected="yes" if fine else "no"),

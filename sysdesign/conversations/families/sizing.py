@@ -144,9 +144,9 @@ def hot_key(view: View, pen: Pen) -> Asked | None:
             f"{name} has {n} shards for {pen.n(qps, 'req/s')}; one key draws {pen.percent(share)} of it, the rest is even. A "
             f"shard takes {pen.n(each, 'req/s')}. Is the hot shard overloaded?",
             f"One key of {name} [gets|attracts] {pen.percent(share)} of {pen.n(qps, 'req/s')}, the other traffic spreads evenly "
-            f"over {n} shards of {pen.n(each, 'req/s')}. Does that shard [overload|exceed its limit]? [Yes or no|].",
+            f"over {n} shards of {pen.n(each, 'req/s')}. Does that shard [overload|exceed its limit]? [Yes or no.|]",
             f"[Hot key|Skew]: {pen.percent(share)} of {pen.n(qps, 'req/s')} on one key of {name}, {n} shards, "
-            f"{pen.n(each, 'req/s')} each. Overloaded, yes or no?",
+            f"{pen.n(each, 'req/s')} each. [Overloaded, yes or no|Is that shard overloaded]?",
         ),
         facts=facts.all(),
         check=Check(kind="choice", expected="yes" if over else "no"),
@@ -199,10 +199,10 @@ def storage_estimate(view: View, pen: Pen) -> Asked | None:
         family="storage_estimate",
         ask=(
             f"{name} [takes|receives] {pen.n(writes)} writes per second of {pen.n(size)} kB, kept {days} days in {copies} "
-            f"cop{'ies' if copies > 1 else 'y'}. How many GB[ is that|]?",
-            f"[Estimate|Work out] the storage of {name} in GB: {pen.n(writes)} writes/s, {pen.n(size)} kB each, {days} days, "
+            f"cop{'ies' if copies > 1 else 'y'}. [How many GB is that|How many GB|What is that in GB]?",
+            f"[Estimate|Work out|Compute] the storage of {name} in GB: {pen.n(writes)} writes/s, {pen.n(size)} kB each, {days} days, "
             f"{copies} cop{'ies' if copies > 1 else 'y'} (1 GB = 10^6 kB).",
-            f"How much disk, in GB, does {name} need [for|to keep] {days} days of {pen.n(writes)} writes/s at {pen.n(size)} kB, "
+            f"How much [disk|space], in GB, does {name} need [for|to keep] {days} days of {pen.n(writes)} writes/s at {pen.n(size)} kB, "
             f"stored {copies} time{'s' if copies > 1 else ''}?",
         ),
         facts=facts.all(),
