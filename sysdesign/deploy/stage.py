@@ -130,7 +130,7 @@ def _in_ollama(cfg: DeployConfig, bundle: Bundle, digests: dict[str, str], diges
     return DeployReport(
         server="ollama", server_version=version, url=cfg.ollama.url, model=cfg.ollama.model, version=rollout.tag, bundle=digest,
         previous=rollout.previous, changed=rollout.switched, uploaded_files=rollout.uploaded, health=health,
-        start=f"ollama run {cfg.ollama.model}, or python -m pipelines.chat", since=_now(),
+        start=_chat(cfg), since=_now(),
     )  # fmt: skip
 
 
@@ -156,6 +156,14 @@ def _in_llamacpp(
 
 def _ask(to: stream.Endpoint, messages: list[Message], cfg: DeployConfig, seed: int) -> Reply:
     return stream.gather(stream.stream(to, messages, max_tokens=cfg.golden.max_tokens, seed=seed))
+
+
+def _chat(cfg: DeployConfig) -> str:
+    """Not `ollama run`: that sends pictures as they are, and Ollama resizes them in another way than training did."""
+    default = type(cfg.ollama)()
+    given = {"url": cfg.ollama.url, "model": cfg.ollama.model}
+    flags = "".join(f" --chat.ollama.{name} {value}" for name, value in given.items() if value != getattr(default, name))
+    return f"python -m pipelines.chat --via ollama{flags}"
 
 
 def _now() -> str:
