@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -89,10 +88,8 @@ def test_the_command_line_finds_the_plugin_by_its_entry_point(tmp_path: Path) ->
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
 
     export = make_export(tmp_path / "export")
-    (tmp_path / "in.json").write_text(json.dumps([{"prompt": "Which components?"}]))
     with OllamaServer(tmp_path / "ollama") as server:
         target = server.url.replace("http://", "ollama:/")
         created = run("create", "-t", target, "--name", "assistant", "-m", str(export), "-C", "golden.min_found=1.0")
         assert "gguf deployment assistant is created" in created.stdout, created.stderr
-        asked = run("predict", "-t", target, "--name", "assistant", "-I", str(tmp_path / "in.json"))
-        assert json.loads(asked.stdout)["predictions"][0]["answer"].startswith("Gateway"), asked.stderr
+        assert any(name.startswith("assistant:v-") for name in server.names())
