@@ -1,0 +1,144 @@
+"""One trial of a sweep in a process of its own: a request in its folder becomes stages run or reused, and a score.
+
+Started by `sysdesign.sweep`, not by hand. It tells what happens through files and ends when its driver does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.command import open_store
+from sysdesign.config.root import Config
+from sysdesign.errors import LimitError, SysdesignError
+from sysdesign.profiles import resolve
+from sysdesign.records import MetricLog, append_jsonl
+from sysdesign.sweep.trial import EVENTS, REQUEST, RESULT, SCRATCH, Event, Request, Result, write
+
+if TYPE_CHECKING:
+    from sysdesign.artifacts import Store
+    from sysdesign.flow import Outcome
+
+
+class Journal:
+    """`records.MetricLog` into the trial's events; pictures and files stay in the artefacts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / EVENTS
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        append_jsonl(self.path, Event(step=step, metrics=finite))
+
+    def image(self, path: Path, key: str, step: int = 0) -> None: ...
+    def file(self, path: Path, folder: str = "") -> None: ...
+
+    def text(self, text: str, name: str) -> None:
+        append_jsonl(self.path, Event(name=name, text=text[:20_000]))
+
+
+def die_with_driver() -> None:
+    """End this process when its standard input closes, as it does when the driver ends, however it ends."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def make(name: str, config: Config, store: Store, profile: str, log: MetricLog) -> Outcome:
+    """Run or reuse one stage, without a tracking run of its own."""
+    from sysdesign import flow
+
+    def function(*args: Any, **kwargs: Any) -> Any:  # imported only when the stage has to run
+        return getattr(importlib.import_module(f"sysdesign.{name}.stage"), name)(*args, **kwargs)
+
+    stage = flow.find_stage(name)
+    return flow.run(stage, function, config, store, flow.inputs_of(stage, config, store, profile), log)
+
+
+def run_trial(request: Request, folder: Path) -> Result:
+    """Run or reuse the stages, then ask the validation questions if the objective is a probe. Raises what a stage raises."""
+    from sysdesign import flow
+
+    config: Config = resolve(Config, request.profile, request.flags)
+    store, log = open_store(config), Journal(folder)
+    metrics: dict[str, float] = {}
+    artefacts: dict[str, Any] = {}
+    cached, work_s = [], 0.0
+    for name in request.stages:
+        stage = flow.find_stage(name)
+        inputs = flow.inputs_of(stage, config, store, request.profile)
+        key = flow.address(stage, config, inputs)
+        with (folder / SCRATCH).open("a", encoding="utf-8") as scratch:
+            scratch.write(f"{store.root / '.work'}/{name}-{key[:12]}\n")
+
+        outcome = make(name, config, store, request.profile, log)
+        artefacts[name] = outcome.artifact
+        metrics |= outcome.artifact.manifest.metrics
+        if outcome.cached:
+            cached.append(name)
+            for spent in [m for m in metrics if m.endswith("/api_usd") and m.startswith((f"{name}/", "cost/"))]:
+                del metrics[spent]  # paid by the run that made it
+        else:
+            work_s += outcome.seconds
+    if request.probes:
+        from pipelines.probe import probe
+
+        started = time.monotonic()
+        found = {name: flow.inputs_of(flow.STAGES["train"], config, store, request.profile)[name] for name in ("dataset", "base")}
+        metrics |= probe(
+            train=artefacts["train"],
+            **found,
+            runtime=config.runtime,
+            count=request.probes,
+            max_tokens=request.probe_tokens,
+            group=request.group,
+        )
+        work_s += time.monotonic() - started
+    return Result(
+        end="complete",
+        metrics=metrics,
+        artefacts={n: a.path.name for n, a in artefacts.items()},
+        cached=tuple(cached),
+        work_s=round(work_s, 2),
+    )
+
+
+def ending(error: Exception) -> Result:
+    """How a trial ends that raised: what its own values caused is pruned with the reason, everything else has failed."""
+    name, reason = type(error).__name__, " ".join(str(error).split())[:500]
+    if name == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return Result(end="pruned", reason=f"out of memory: {reason}")
+    if isinstance(error, LimitError) and error.where.startswith("train"):  # memory, or a loss that is no longer finite
+        return Result(end="pruned", reason=reason)
+    return Result(end="failed", reason=reason if isinstance(error, SysdesignError) else f"{name}: {reason}")
+
+
+def main(folder: Path) -> None:
+    """Run the request in `folder` and leave a result there, whatever happens."""
+    die_with_driver()
+    request = Request.model_validate_json((folder / REQUEST).read_bytes())
+    try:
+        result = run_trial(request, folder)
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()  # into the trial's output file
+        result = ending(error)
+    write(folder / RESULT, result)
+    sys.stdout.flush()
+    os._exit(0)  # the libraries' threads and exit handlers cost a second and change nothing
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,111 @@
+"""An experiment file -> a checked specification, and a trial's axis values -> the configuration flags it runs with.
+
+Everything that can be wrong is found here, before a trial starts: a typo in the last axis must not cost a night.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sysdesign.config.root import Config
+from sysdesign.config.sweep import Axis, Choice, SweepSpec
+from sysdesign.errors import ConfigError
+from sysdesign.profiles import fields, resolve
+
+UNHASHED = ("runtime", "deploy")  # these change no result that a trial is judged by
+Values = Mapping[str, Any]  # config path -> value
+
+
+def read_spec(path: Path, changes: Mapping[str, str]) -> SweepSpec:
+    """The specification in `path` with `changes` (dotted flags of the specification itself, such as `budget.trials`).
+
+    Raises ConfigError for an unreadable file and for every field that is wrong.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+        known = ", ".join(sorted(str(p) for p in Path("experiments").glob("*.yaml")))
+        law = f"must be a readable experiment file ({str(err).splitlines()[0]})"
+        raise ConfigError("--spec", law, f"name one of {known}" if known else "see experiments/", str(path)) from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(str(path), "must be a mapping with question, name, budget and space", "see experiments/rehearsal.yaml", loaded)
+    # `resolve` reads profiles from a folder: an experiment file is a profile of the specification
+    try:
+        spec: SweepSpec = resolve(SweepSpec, path.stem, changes, path.parent)
+    except ConfigError as err:
+        err.args = (str(err).replace(f"conf/{path.name}", str(path)),)
+        raise
+    return spec
+
+
+def check(spec: SweepSpec, flags: Mapping[str, str], metrics: Mapping[str, set[str]]) -> Config:
+    """The configuration that trials start from, once every axis value resolves on it and the objective is known.
+
+    `flags`: set on the command line for all trials. `metrics`: what train, probe and evaluate log, by prefix.
+    Raises ConfigError naming the axis.
+    """
+    known = [field.path for field in fields(Config)]
+    blocks = {path.rsplit(".", depth)[0] for path in known for depth in range(1, path.count(".") + 1)}
+    for path in (*spec.space, *spec.fixed):
+        where = f"{spec.name}: {'space' if path in spec.space else 'fixed'}.{path}"
+        if path not in known and path not in blocks:
+            near = difflib.get_close_matches(path, known, 1, 0.5)
+            raise ConfigError(where, "is no field of the configuration", f"did you mean {near[0]}?" if near else "see --help", path)
+        if path in spec.space and path.split(".")[0] in UNHASHED:
+            raise ConfigError(where, "cannot change a result", f"vary a field outside {' and '.join(UNHASHED)}", path)
+        if path in spec.space and path in flags:
+            raise ConfigError(f"--{path}", "is varied by the sweep", "leave the flag out, or take the axis out of the file", flags[path])
+    base: Config = resolve(Config, spec.profile, merge(spec, flags, {}))
+    for path, axis in spec.space.items():
+        for value in corners(axis):
+            try:
+                resolve(Config, spec.profile, merge(spec, flags, {path: value}))
+            except ConfigError as err:
+                law = f"every value must fit the configuration ({err})"
+                raise ConfigError(f"{spec.name}: space.{path}", law, "narrow the axis", value) from None
+    wanted = [spec.objective.metric] + ([] if spec.pruning.kind == "none" else [spec.pruning.metric])
+    for metric in wanted:
+        names = metrics[metric.split("/")[0]]
+        if names and metric not in names:
+            near = difflib.get_close_matches(metric, names, 1, 0.3) or sorted(names)[:1]
+            law = f"must be logged by a trial; known are {', '.join(sorted(names))}"
+            raise ConfigError(f"{spec.name}: metric", law, f"did you mean {near[0]}?", metric)
+    return base
+
+
+def corners(axis: Axis) -> Iterator[Any]:
+    """The values that decide whether an axis fits: all of a choice, both ends of a range."""
+    if isinstance(axis, Choice):
+        yield from axis.values
+    else:
+        yield from (number(axis.kind, axis.low), number(axis.kind, axis.high))
+
+
+def number(kind: str, value: float) -> int | float:
+    return int(value) if kind == "int" else float(value)
+
+
+def merge(spec: SweepSpec, flags: Mapping[str, str], values: Values) -> dict[str, str]:
+    """Flags of one trial: the file's fixed fields < the command line < the axes. A shorter path comes first, so that a block
+    and a field inside it can both be set."""
+    layers = {path: as_flag(value) for path, value in spec.fixed.items()} | dict(flags)
+    layers |= {path: as_flag(value) for path, value in values.items()}
+    return dict(sorted(layers.items(), key=lambda item: item[0].count(".")))
+
+
+def as_flag(value: Any) -> str:
+    """A value as a flag spells it; JSON is YAML."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def fingerprint(spec: SweepSpec, flags: Mapping[str, str]) -> str:
+    """12 hex digits over all that gives a trial its meaning; budget, runner and wording may change between sessions."""
+    about = spec.model_dump(mode="json", exclude={"question", "budget", "runner", "storage_env"})
+    return hashlib.sha256(json.dumps([about, dict(flags)], sort_keys=True).encode()).hexdigest()[:12]
