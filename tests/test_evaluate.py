@@ -59,18 +59,20 @@ def probes(folder: Path, graphs: int) -> list[Item]:
     for number in range(graphs):
         graph = architecture(number)
         names = {c.id: c.name for c in graph.components}
+        own = graph.component("orders").replicas
         drawn = {
             "components": [{"name": c.name, "type": c.type} for c in graph.components],
             "edges": [{"src": names[e.src], "dst": names[e.dst]} for e in graph.edges],
         }
         asked = [
-            ("count", "How many replicas has Orders?", Check(kind="number", expected=graph.component("orders").replicas), str(graph.component("orders").replicas)),
+            ("count", "How many replicas has Orders?", Check(kind="number", expected=own), str(own)),
             ("callees", "What does the Gateway call?", Check(kind="set", expected=["Orders", "Users"]), "- Orders\n- Users"),
             ("extraction", "Give the graph as JSON.", Check(kind="graph", expected=drawn), json.dumps(drawn)),
         ]  # fmt: skip
         made += [
             Item(
-                id=f"p{number}-{family}", set="probe", cluster=f"g{number}", slices=slices_of(graph, family, "drawio", False), check=check, graph=graph,
+                id=f"p{number}-{family}", set="probe", cluster=f"g{number}", slices=slices_of(graph, family, "drawio", False),
+                check=check, graph=graph,
                 reference=reference, messages=(Message(role="user", text=f"{question} (picture {number})", images=(picture(folder),)),),
             )
             for family, question, check, reference in asked
@@ -123,7 +125,11 @@ def run(folder: Path, models: Sequence[Contestant], items: Sequence[Item], **cha
 
 def test_a_model_that_knows_is_promoted_and_everything_is_written(tmp_path: Path) -> None:
     items = probes(tmp_path, 12)
-    report = run(tmp_path, [contestant("base", knowing(items, wrong=lambda i: i.id.endswith(("count", "extraction")))), contestant("tuned", knowing(items))], items)
+    report = run(
+        tmp_path,
+        [contestant("base", knowing(items, wrong=lambda i: i.id.endswith(("count", "extraction")))), contestant("tuned", knowing(items))],
+        items,
+    )
     assert report.verdict == "promote", report.reasons
     verdict = json.loads((tmp_path / "out/verdict.json").read_text())
     assert verdict["lineage"]["dataset"] == "d" and verdict["lineage"]["questions"] == report.questions
@@ -162,7 +168,9 @@ def test_a_missing_part_is_inconclusive(tmp_path: Path, change: dict[str, Any], 
 
 def test_a_failed_certificate_rejects(tmp_path: Path) -> None:
     items = probes(tmp_path, 12)
-    report = run(tmp_path, [contestant("base", knowing(items, wrong=lambda i: True)), contestant("tuned", knowing(items))], items, parity=False)
+    report = run(
+        tmp_path, [contestant("base", knowing(items, wrong=lambda i: True)), contestant("tuned", knowing(items))], items, parity=False
+    )
     assert report.verdict == "reject" and "the parity certificate failed" in report.reasons
 
 

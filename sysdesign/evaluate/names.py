@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 SLIP = 0.2  # share of characters that may be misread; field practice for text read from pictures
 _ALIASES = {
@@ -26,6 +27,7 @@ TECHNOLOGIES = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=65_536)
 def normal(name: str) -> str:
     """Lower case, words apart, abbreviations spelled one way: "Orders-DB" and "orders database" agree."""
     text = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", name)

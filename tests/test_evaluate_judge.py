@@ -1,0 +1,211 @@
+"""The judge behind the chat seam, comparison of evaluations, the registry's verdict, leaks and controls."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sysdesign.config.evaluate import ChatJudge, EvaluateConfig
+from sysdesign.errors import ArtifactError, ConfigError, InputError, LimitError
+from sysdesign.evaluate.compare import compare, final_verdict
+from sysdesign.evaluate.controls import control_items, describe
+from sysdesign.evaluate.judge import judge, kappa, open_judge
+from sysdesign.evaluate.leaks import find_leaks
+from sysdesign.evaluate.scoring import score
+from sysdesign.models.chat import Message
+from sysdesign.models.scripted import Scripted
+from sysdesign.prompts import read_yaml
+from sysdesign.records import Row, write_jsonl
+from tests.export_inputs import artifact
+from tests.test_evaluate import CFG, contestant, headline, knowing, probes, run
+
+
+def grades(text: str, grade: int) -> dict[str, object]:
+    return {"grades": {"5": {"grade": grade, "quote": " ".join(text.split()[:4])}}, "errors": []}
+
+
+def sides(messages: Sequence[Message]) -> tuple[str, str]:
+    found = re.search(r"ANSWER A:\n(.*)\n\nANSWER B:\n(.*)", messages[-1].text, re.DOTALL)
+    assert found
+    return found[1], found[2]
+
+
+def prefers_longer(messages: Sequence[Message]) -> str:
+    a, b = sides(messages)
+    return json.dumps({"A": grades(a, 4 if len(a) > len(b) else 1), "B": grades(b, 4 if len(b) > len(a) else 1), "winner": "tie"})
+
+
+def prefers_first(messages: Sequence[Message]) -> str:
+    a, b = sides(messages)
+    return json.dumps({"A": grades(a, 4), "B": grades(b, 1)})
+
+
+def oracle(messages: Sequence[Message]) -> str:
+    """Agrees with every labelled pair, and prefers "good" elsewhere."""
+    a, b = sides(messages)
+    from sysdesign.evaluate.judge import plain
+
+    for pair in read_yaml("evaluate/judge_pairs.v1.yaml"):
+        for first, second, label in (
+            (pair["a"], pair["b"], pair["label"]),
+            (pair["b"], pair["a"], {"a": "b", "b": "a"}.get(pair["label"], "tie")),
+        ):
+            if (plain(first), plain(second)) == (a, b):
+                return json.dumps({"A": grades(a, 3 + (label == "a")), "B": grades(b, 3 + (label == "b"))})
+    return json.dumps({"A": grades(a, 4 if "good" in a else 1), "B": grades(b, 4 if "good" in b else 1)})
+
+
+def test_a_judge_that_sees_only_positions_decides_nothing(tmp_path: Path) -> None:
+    items = headline(tmp_path)
+    texts = {item.id: f"an answer about {item.id}" for item in items}
+    found = judge(Scripted(prefers_first), items, texts, {i: t + " and more" for i, t in texts.items()}, {}, max_tokens=2_000)
+    assert found.ties == len(items) and found.won == len(items) / 2
+    assert found.agreement is not None and found.agreement < 0.6 and not found.counts
+
+
+def test_length_does_not_win_the_labelled_pairs(tmp_path: Path) -> None:
+    short, long = ({"h-design": text, "h-number": text} for text in ("a b c d", "x y z w v"))
+    found = judge(Scripted(prefers_longer), headline(tmp_path), short, long, {}, max_tokens=2_000)
+    assert found.won == 2 and found.pairs == 20 and found.agreement is not None and found.agreement < 0.3 and not found.counts
+
+
+def test_a_judge_that_agrees_counts_and_facts_override_it(tmp_path: Path) -> None:
+    items = headline(tmp_path)
+    plain, good = {i.id: "plain words only here" for i in items}, {i.id: "good words stand here" for i in items}
+    found = judge(Scripted(oracle), items, plain, good, {}, max_tokens=2_000)
+    assert found.counts and found.won == 2 and found.agreement == 1.0 and found.calls == 2 * (2 + 20)
+    capped = judge(Scripted(oracle), items, plain, good, {"h-number": (1.0, 0.0)}, max_tokens=2_000)
+    assert capped.by_item["h-number"] == "tuned" and capped.by_item["h-design"] == "tuned"  # capped at 2, still above 1
+    same = judge(Scripted(oracle), items, good, good, {"h-number": (1.0, 0.0)}, max_tokens=2_000)
+    assert same.by_item == {"h-design": "tie", "h-number": "base"}
+
+
+def test_nonsense_and_invented_quotes_earn_nothing(tmp_path: Path) -> None:
+    items = headline(tmp_path)
+    texts = {item.id: "an answer" for item in items}
+    mad = judge(Scripted(lambda messages: "I prefer B!"), items, texts, texts, {}, max_tokens=2_000)
+    assert not mad.usable and mad.nonsense == mad.calls and mad.decided == 0
+    liar = json.dumps(
+        {"A": {"grades": {"5": {"grade": 4, "quote": "never said"}}}, "B": {"grades": {"5": {"grade": 1, "quote": "an answer"}}}}
+    )
+    found = judge(Scripted(lambda messages: liar), items[:1], texts, texts, {}, max_tokens=2_000)
+    assert found.by_item == {"h-design": "tie"}  # the unquoted 4 is worth 0, in both positions
+
+
+def test_the_report_says_what_a_judge_was_worth(tmp_path: Path) -> None:
+    items = probes(tmp_path, 6)
+    cfg = EvaluateConfig(**(CFG.model_dump() | {"judge": {"kind": "chat", "model": "m", "base_url": "http://x/v1"}}))
+    run(
+        tmp_path,
+        [contestant("base", knowing(items)), contestant("tuned", knowing(items))],
+        items,
+        cfg=cfg,
+        judge_with=lambda: Scripted(lambda m: "no"),
+    )
+    page = (tmp_path / "out/report.html").read_text()
+    assert "unusable replies" in page and "No judge was run" not in page
+
+
+def test_a_judge_of_the_teachers_family_or_without_a_budget_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "k")
+    cfg = ChatJudge(kind="anthropic", model="claude-haiku-5-5", key_env="A_KEY")
+    with pytest.raises(ConfigError, match="another family"):
+        open_judge(cfg, store=tmp_path, budget_usd=1, teachers=frozenset({"anthropic"}))
+    with pytest.raises(LimitError, match="budget"):
+        open_judge(cfg, store=tmp_path, budget_usd=0, teachers=frozenset({"offline"}))
+
+
+def test_kappa_is_agreement_beyond_chance() -> None:
+    assert kappa(["a", "b", "a", "b"], ["a", "b", "a", "b"]) == 1.0
+    assert kappa(["a", "a", "b", "b"], ["a", "b", "a", "b"]) == 0.0
+
+
+def test_evaluations_are_compared_on_what_all_were_asked(tmp_path: Path) -> None:
+    items = probes(tmp_path, 10)
+    folders = {}
+    for name, wrong in (("first", 6), ("second", 2), ("third", 0)):
+        place = tmp_path / name
+        place.mkdir()
+        asked = items if name != "third" else items[:-3]
+        script = knowing(items, wrong=lambda item, wrong=wrong: int(re.findall(r"\d+", item.id)[0]) < wrong)
+        run(place, [contestant("base", knowing(items)), contestant("tuned", script)], asked)
+        folders[name] = place / "out"
+    found = compare(folders, tmp_path / "comparison")
+    assert found.probes == len(items) - 3 and found.scores["third"] == 1.0 and found.scores["first"] < found.scores["second"]
+    assert found.differences["third"].mean > found.differences["second"].mean > 0
+    page = (tmp_path / "comparison/comparison.html").read_text()
+    assert "second" in page and "<script" not in page
+    with pytest.raises(InputError, match="two evaluations"):
+        compare({"first": folders["first"]}, tmp_path)
+    with pytest.raises(ArtifactError, match="evaluation"):
+        compare({"first": folders["first"], "x": tmp_path}, tmp_path / "comparison")
+
+
+def test_the_registry_verdict_looks_at_attempts_and_at_the_champion(tmp_path: Path) -> None:
+    items = probes(tmp_path, 12)
+    places = {}
+    for name in ("better", "equal", "worse", "other"):
+        places[name] = tmp_path / name
+        places[name].mkdir()
+        script = knowing(items, wrong=lambda item, name=name: name == "worse" and item.id.endswith(("count", "callees")))
+        asked = items if name != "other" else items[:-3]
+        run(places[name], [contestant("base", knowing(items, wrong=lambda item: True)), contestant("tuned", script)], asked)
+    out = {name: place / "out" for name, place in places.items()}
+    assert final_verdict(out["better"], attempt=1).verdict == "promote"
+    assert final_verdict(out["better"], attempt=2, champion=out["worse"]).verdict == "promote"
+    assert final_verdict(out["better"], attempt=1, champion=out["equal"]).verdict == "inconclusive"
+    assert final_verdict(out["worse"], attempt=1, champion=out["better"]).verdict == "reject"
+    stranger = final_verdict(out["better"], attempt=1, champion=out["other"])
+    assert stranger.verdict == "inconclusive" and "not asked these questions" in " ".join(stranger.reasons)
+    assert final_verdict(out["better"], attempt=9).verdict == "inconclusive"
+    with pytest.raises(ArtifactError, match="verdict"):
+        final_verdict(tmp_path, attempt=1)
+
+
+def test_a_probe_set_that_leaks_is_found(tmp_path: Path) -> None:
+    items, prompts = probes(tmp_path, 3), headline(tmp_path)
+    seen = items[0].graph
+    assert seen is not None
+    phrase = "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13"
+    prompts[0] = prompts[0].model_copy(update={"messages": (Message(role="user", text=phrase),)})
+    said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"Please: {phrase.upper()}!"}]}]
+    row = Row(
+        id="r1",
+        split="train",
+        conversation_id="c",
+        seed_id="s",
+        provider="offline",
+        family="f",
+        messages=tuple(said),
+        graph_sha256=seen.sha256(),
+    )
+    write_jsonl(tmp_path / "rows/train.jsonl", [row])
+    write_jsonl(tmp_path / "rows/val.jsonl", [])
+    found = {leak.id: leak.reason for leak in find_leaks(artifact(tmp_path, "dataset", "d" * 64), [*items, *prompts])}
+    assert found["p0-count"] == "same graph" and found["h-design"] == "13 words in a row" and "p1-count" not in found
+    wired = row.model_copy(update={"graph_sha256": None, "topology": seen.topology()})
+    write_jsonl(tmp_path / "rows/train.jsonl", [wired])
+    found = {leak.id: leak.reason for leak in find_leaks(artifact(tmp_path, "dataset", "d" * 64), items)}
+    assert found["p1-count"] == "same wiring"
+
+
+def test_controls_keep_the_question_and_move_the_truth(tmp_path: Path) -> None:
+    items = probes(tmp_path, 4)
+    made = control_items(items, 12, seed=3)
+    kinds = {item.control for item in made}
+    assert kinds == {"no_picture", "graph_as_text", "names_permuted", "absent_component"}
+    assert all(not item.images for item in made if item.control != "absent_component") and made == control_items(items, 12, seed=3)
+    permuted = next(item for item in made if item.control == "names_permuted" and item.check and item.check.kind == "set")
+    original = next(item for item in items if item.id == permuted.of)
+    assert permuted.check and original.check and set(permuted.check.expected) != set(original.check.expected)
+    # whoever reads the permuted text gets the permuted truth: the callees of the one that is asked about
+    subject = re.search(r"What does the (.+) call\?", permuted.question)
+    assert subject is not None
+    called = re.findall(rf"^{re.escape(subject[1])} -> (.+): ", permuted.question, re.MULTILINE)
+    assert score(permuted.check, "- " + "\n- ".join(called), graph=permuted.graph).value == 1.0
+    absent = next(item for item in made if item.control == "absent_component")
+    assert absent.graph is not None and absent.check is not None and absent.check.expected not in describe(absent.graph)
