@@ -11,23 +11,24 @@ from sysdesign.config.root import Config
 def everything(config: Config, profile: str) -> None:
     """Run or reuse each stage as a child run; ends with what was registered and how to talk to it."""
     from sysdesign import flow
-    from sysdesign.tracking import runs
+    from sysdesign.tracking import lineage, registry, runs
 
     client = runs.connect(ROOT)
     store = open_store(config)
     with runs.run(client, f"all ({profile})", tags={"sysdesign.stage": "all", "sysdesign.profile": profile}) as parent:
         parent.params({"profile": profile, "seed": config.seed})
         print(f"run {parent.run}, artefacts in {_near(store.root)}", flush=True)
-        notes = []
+        notes, model = [], ""
         for name in flow.STAGES:
             with runs.run(client, name, parent=parent.run, tags={"sysdesign.profile": profile}) as log:
-                outcome, _ = run_stage(name, config, profile, store, log, alone=False)
-                parent.metrics({**outcome.artifact.manifest.metrics, f"{name}/seconds": outcome.seconds})
+                outcome, inputs = run_stage(name, config, profile, store, log, alone=False)
+            lineage.summarise(parent, outcome, inputs)
+            if name == "evaluate":
+                model = registry.show(parent, config.runtime.registered_model, outcome.artifact)
             print(line(outcome), flush=True)
             notes.append(f"- **{name}**{' (in the store)' if outcome.cached else ''}: {outcome.artifact.manifest.note}")
         parent.tags({"mlflow.note.content": "\n".join(notes)})
-    model = config.runtime.registered_model
-    print(f"\nregistered: models:/{model}@challenger   ask it: python -m pipelines.chat   compare runs: mlflow ui", flush=True)
+    print(f"\nregistered: {model}   ask it: python -m pipelines.chat   compare runs: mlflow ui", flush=True)
 
 
 def _near(path: Path) -> Path:

@@ -103,27 +103,32 @@ def open_store(config: Config) -> Store:
     return Store((ROOT / config.runtime.store).resolve())
 
 
-def run_stage(name: str, config: Config, profile: str, store: Store, log: RunLog, *, alone: bool) -> tuple[Outcome, dict[str, Artifact]]:
-    """Make or reuse one stage within an open MLflow run and record it there."""
+def run_stage(
+    name: str,
+    config: Config,
+    profile: str,
+    store: Store,
+    log: RunLog,
+    *,
+    alone: bool,
+    inputs: dict[str, Artifact] | None = None,
+) -> tuple[Outcome, dict[str, Artifact]]:
+    """Make, reuse or fetch one stage within an open MLflow run and record it there; `inputs` instead of this configuration's own."""
     from sysdesign import flow
-    from sysdesign.tracking import lineage
+    from sysdesign.tracking import lineage, registry
 
-    stage = flow.find_stage(name)
-    inputs = flow.inputs_of(stage, config, store, profile, lambda s, k: lineage.fetch(log.client, store, s, k))
-    log.params({"profile": profile, "seed": config.seed, **flow.flat(getattr(config, name), name)})
+    def fetch(stage_name: str, key: str) -> Artifact | None:
+        return lineage.fetch(log.client, store, stage_name, key)
 
     def function(*args: Any, **kwargs: Any) -> Any:  # imported only when the stage has to run
         return getattr(importlib.import_module(f"sysdesign.{name}.stage"), name)(*args, **kwargs)
 
-    if not store.find(name, flow.address(stage, config, inputs)):
-        with_key = lineage.fetch(log.client, store, name, flow.address(stage, config, inputs))
-        if with_key:
-            print(f"{name:14} fetched from the tracking server", flush=True)
-    outcome = flow.run(stage, function, config, store, inputs, log, fresh=alone and stage.acts)
+    stage = flow.find_stage(name)
+    log.params({"profile": profile, "seed": config.seed, **flow.flat(getattr(config, name), name)})
+    inputs = inputs or flow.inputs_of(stage, config, store, profile, fetch)
+    outcome = flow.run(stage, function, config, store, inputs, log, fetch=fetch, fresh=alone and stage.acts)
     lineage.record(log, outcome, inputs, push=config.runtime.push)
     if name == "evaluate":
-        from sysdesign.tracking import registry
-
         registry.register(log, config.runtime.registered_model, outcome.artifact, inputs)
     return outcome, inputs
 

@@ -111,16 +111,17 @@ def run(
     inputs: Mapping[str, Artifact],
     log: MetricLog,
     *,
+    fetch: Fetch | None = None,
     fresh: bool = False,
 ) -> Outcome:
-    """Reuse the artefact of this address, or make it.
+    """Reuse the artefact of this address, bring it from elsewhere, or make it.
 
     `fresh` makes it again even if it is there (for stages that act on the world). Raises what the stage raises; then its
     working folder stays, and the next call resumes in it.
     """
     started = time.monotonic()
     key = address(stage, config, inputs)
-    if not fresh and (found := store.find(stage.name, key)):
+    if not fresh and (found := store.find(stage.name, key) or (fetch(stage.name, key) if fetch else None)):
         return Outcome(found, True, time.monotonic() - started)
     for artifact in inputs.values():
         if sum(entry.size for entry in artifact.manifest.files) <= VERIFY_BELOW_BYTES:

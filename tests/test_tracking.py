@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from sysdesign import flow
 from sysdesign.artifacts import Artifact, Store
+from sysdesign.config.evaluate import Gate
 from sysdesign.config.root import Config
 from sysdesign.errors import ArtifactError, ServiceError
+from sysdesign.evaluate.gate import Evidence, decide
 from sysdesign.records import Report
 from sysdesign.tracking import lineage, registry, runs
 
@@ -25,7 +29,7 @@ def client(tmp_path: Path) -> MlflowClient:
 
 class Counted(Report):
     count: int = 2
-    verdict: str = "promote"
+    questions: str = ""
 
     def metrics(self) -> dict[str, float]:
         return {"diagrams/count": 2.0}
@@ -114,20 +118,42 @@ def test_a_fetched_artefact_that_was_changed_is_refused(client: MlflowClient, tm
         lineage.fetch(client, Store(tmp_path / "here"), "diagrams", outcome.artifact.key)
 
 
+def judge(cfg: Any, *, out: Path, **rest: Any) -> Counted:
+    """An evaluation that could measure nothing."""
+    nothing = Evidence(gain=None, headline=None, hallucination=None, format_validity=None)
+    verdict = decide(nothing, Gate()).model_dump(mode="json")
+    held = {"evidence": nothing.model_dump(mode="json"), "gate": Gate().model_dump(mode="json"), "lineage": {"questions": "q"}}
+    (out / "verdict.json").write_text(json.dumps(verdict | held))
+    (out / "predictions.jsonl").write_text("")
+    (out / "seed.txt").write_text(str(rest["seed"]))
+    return Counted(questions="q")
+
+
 def test_an_evaluated_export_is_registered_once_with_its_lineage(client: MlflowClient, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     with runs.run(client, "evaluate") as log:
-        made = {name: make(store, log, name).artifact for name in ("export", "dataset", "train", "base", "evaluate")}
-        lineage.record(log, flow.Outcome(made["evaluate"], False, 1.0), made, push="never")
-        first = registry.register(log, "sysdesign", made["evaluate"], made)
-        again = registry.register(log, "sysdesign", made["evaluate"], made)
-    assert first == again == "1"
-    version = client.get_model_version_by_alias("sysdesign", "champion")
-    assert version.version == client.get_model_version_by_alias("sysdesign", "challenger").version
-    assert version.tags["sysdesign.dataset"] == made["dataset"].digest
-    assert version.tags["sysdesign.verdict"] == "promote"
-    files = registry.fetch_model("models:/sysdesign@champion", tmp_path / "fetched")
-    assert (files / "gguf/model-f16.gguf").read_bytes() == b"GGUF"
+        made = {name: make(store, log, name).artifact for name in ("export", "dataset", "train", "base")}
+        first, second = (
+            flow.run(flow.Stage("evaluate", ()), judge, Config(seed=seed), store, {}, log).artifact for seed in (0, 1)
+        )  # fmt: skip
+        lineage.record(log, flow.Outcome(first, False, 1.0), made, push="never")
+        assert registry.register(log, "sysdesign", first, made) == registry.register(log, "sysdesign", first, made) == "1"
+        with pytest.raises(MlflowException):
+            client.get_model_version_by_alias("sysdesign", "champion")
+        assert registry.promote(client, "sysdesign", "1", reason="reads our diagrams") is None
+        assert registry.register(log, "sysdesign", second, made) == "2"
+        assert registry.show(log, "sysdesign", second) == "models:/sysdesign/2"
+    champion = client.get_model_version_by_alias("sysdesign", "champion")
+    challenger = client.get_model_version_by_alias("sysdesign", "challenger")
+    assert (str(champion.version), str(challenger.version)) == ("1", "2")
+    assert champion.tags["sysdesign.promoted"].endswith("reads our diagrams")
+    assert champion.tags["sysdesign.dataset"] == made["dataset"].digest
+    assert (champion.tags["sysdesign.attempt"], challenger.tags["sysdesign.attempt"]) == ("1", "2")
+    assert challenger.tags["sysdesign.verdict"] == "inconclusive"
+    folder = registry.fetch_model("models:/sysdesign@champion", tmp_path / "fetched")
+    assert store.load(folder).digest == made["export"].digest
+    registry.note_deployment(client, "models:/sysdesign@champion", {"server": "Ollama", "url": "here", "model": "m", "since": "now"})
+    assert client.get_model_version("sysdesign", "1").tags["sysdesign.deployed"] == "Ollama here as m since now"
     inputs = client.get_run(log.run).inputs.dataset_inputs
     assert inputs[0].dataset.digest == made["dataset"].digest[:32]
     assert "messages" in inputs[0].dataset.schema

@@ -50,6 +50,17 @@ def record(log: RunLog, outcome: Outcome, inputs: Mapping[str, Artifact], *, pus
         log._try(lambda: log.client.log_artifacts(log.run, str(artifact.path), UPLOAD))
 
 
+def summarise(parent: RunLog, outcome: Outcome, inputs: Mapping[str, Artifact]) -> None:
+    """What a person looks for first, on the run of the whole chain: its metrics, its dataset, its report and contact sheet."""
+    artifact = outcome.artifact
+    parent.metrics(artifact.manifest.metrics | ({} if outcome.cached else {f"{artifact.stage}/seconds": outcome.seconds}))
+    if artifact.stage == "dataset":
+        parent._try(lambda: parent.client.log_inputs(parent.run, [dataset_input(artifact, "dataset")]))
+    for name in ("contact_sheet.png", "report.html"):
+        if (artifact.path / name).is_file():
+            parent.file(artifact.path / name)
+
+
 def dataset_input(dataset: Artifact, context: str) -> DatasetInput:
     """The dataset artefact as MLflow shows it: name, digest, source, schema, row counts."""
     report = dataset.manifest.report

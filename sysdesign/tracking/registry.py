@@ -7,39 +7,56 @@ reason recorded). The version's files are what is deployed: GGUF, projector, Mod
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from sysdesign.artifacts import Artifact
 from sysdesign.errors import ArtifactError, ServiceError
 from sysdesign.tracking.runs import RunLog
 
+if TYPE_CHECKING:
+    from sysdesign.evaluate.gate import Verdict
+
 CHAMPION, CHALLENGER = "champion", "challenger"
+EVALUATION = ("predictions.jsonl", "verdict.json")  # kept with the version, so that the next one can be held against it
 
 
 def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Artifact]) -> str:
-    """The version number of this evaluation's model; registers it unless it already is. Sets `challenger`, and
-    `champion` when the verdict is promote.
+    """The version number of this evaluation's model; registers it unless it already is.
 
+    `challenger` moves to it. `champion` moves only when the gate promotes: on this attempt (every other model that was
+    judged by the same questions counts as one) and against the champion that is there.
     Raises ServiceError when the registry refuses or goes away in the middle; calling again completes the work.
     """
     client, export, dataset = log.client, inputs["export"], inputs["dataset"]
     try:
         version = _registered(client, name, evaluate.digest)
         if version is None:
+            verdict = _verdict(client, name, evaluate)
+            for file in EVALUATION:
+                client.log_artifact(log.run, str(evaluate.path / file), "evaluation")
             model_id = _logged_model(log, evaluate, export, dataset)
             try:
-                client.create_registered_model(name, description="Systems-design vision-language model; see each version's lineage tags.")
+                client.create_registered_model(
+                    name, description="Systems-design vision-language model; each version's tags are its lineage."
+                )
             except MlflowException as err:
                 if err.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            verdict = str(evaluate.manifest.report.get("verdict", "inconclusive"))
             tags = {
-                "sysdesign.verdict": verdict, "sysdesign.evaluation": evaluate.digest, "sysdesign.export": export.digest,
+                "sysdesign.verdict": verdict.verdict, "sysdesign.attempt": verdict.attempt,
+                "sysdesign.reasons": "; ".join(verdict.reasons)[:4000],
+                "sysdesign.questions": str(evaluate.manifest.report.get("questions", "")),
+                "sysdesign.evaluation": evaluate.digest, "sysdesign.export": export.digest,
                 "sysdesign.dataset": dataset.digest, "sysdesign.adapter": inputs["train"].digest, "sysdesign.base": inputs["base"].digest,
                 **{f"sha256.{Path(f.path).name}": f.sha256 for f in export.manifest.files if f.path.endswith(".gguf")},
             }  # fmt: skip
@@ -48,8 +65,8 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
             )
             version = str(made.version)
             client.set_registered_model_alias(name, CHALLENGER, version)
-            if verdict == "promote":
-                promote(client, name, version, reason="passed the gate")
+            if verdict.verdict == "promote":
+                promote(client, name, version, reason=f"passed the gate: {verdict.reasons[0]}")
     except MlflowException as err:
         do = "run the same command again when the registry answers; what was evaluated is kept"
         raise ServiceError("model registry", f"must accept the version ({str(err).splitlines()[0][:200]})", do, name) from None
@@ -57,15 +74,44 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
     return version
 
 
+def _verdict(client: MlflowClient, name: str, evaluate: Artifact) -> Verdict:
+    """The gate's decision, knowing how often these questions were used and which version is to be beaten."""
+    from sysdesign.evaluate.compare import final_verdict
+
+    questions = evaluate.manifest.report.get("questions", "")
+    versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
+    earlier = {v.tags.get("sysdesign.evaluation") for v in versions if v.tags.get("sysdesign.questions") == questions}
+    champion = _champion(client, name)
+    with tempfile.TemporaryDirectory(prefix="sysdesign-champion-") as folder:
+        held = Path(client.download_artifacts(champion.run_id, "evaluation", folder)) if champion and champion.run_id else None
+        return final_verdict(evaluate.path, attempt=len(earlier - {evaluate.digest}) + 1, champion=held)
+
+
+def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:
+        return None
+
+
+def show(log: RunLog, name: str, evaluate: Artifact) -> str:
+    """Link the version of this evaluation to another run (the whole chain's); returns its address, "" if it has none."""
+    version = _registered(log.client, name, evaluate.digest)
+    if version is None:
+        return ""
+    model_id = log.client.get_model_version(name, version).model_id
+    if model_id:
+        log._try(lambda: log.client.log_outputs(log.run, [LoggedModelOutput(model_id, 0)]))
+    log.tags({"sysdesign.registered": f"models:/{name}/{version}"})
+    return f"models:/{name}/{version}"
+
+
 def promote(client: MlflowClient, name: str, version: str, *, reason: str) -> str | None:
     """Move `champion` to `version`; returns the version it was on before. The reason stays as a tag of the version."""
-    try:
-        before = str(client.get_model_version_by_alias(name, CHAMPION).version)
-    except MlflowException:
-        before = None
+    champion = _champion(client, name)
     client.set_model_version_tag(name, version, "sysdesign.promoted", f"{datetime.now(UTC).isoformat(timespec='seconds')} {reason}")
     client.set_registered_model_alias(name, CHAMPION, version)
-    return before
+    return str(champion.version) if champion else None
 
 
 def fetch_model(uri: str, folder: Path) -> Path:
@@ -82,9 +128,15 @@ def fetch_model(uri: str, folder: Path) -> Path:
         raise ArtifactError("model registry", f"must hold the model ({str(err).splitlines()[0][:160]})", do, uri) from None
 
 
-def note_deployment(client: MlflowClient, name: str, version: str, where: str) -> None:
-    """Record on the version where it runs and since when."""
-    client.set_model_version_tag(name, version, f"sysdesign.deployed.{where}", datetime.now(UTC).isoformat(timespec="seconds"))
+def note_deployment(client: MlflowClient, uri: str, report: Mapping[str, object]) -> None:
+    """Record on the version that `models:/name@alias` or `models:/name/3` names where it runs and since when."""
+    name, _, rest = uri.removeprefix("models:/").partition("@")
+    if rest:
+        version = str(client.get_model_version_by_alias(name, rest).version)
+    else:
+        name, _, version = name.partition("/")
+    where = f"{report.get('server')} {report.get('url') or socket.gethostname()} as {report.get('model')}"
+    client.set_model_version_tag(name, version, "sysdesign.deployed", f"{where} since {report.get('since')}")
 
 
 def _registered(client: MlflowClient, name: str, evaluation: str) -> str | None:
