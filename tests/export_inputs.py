@@ -18,7 +18,7 @@ from sysdesign.models.picture import PicturePolicy
 from sysdesign.records import Row, write_jsonl
 
 WORDS = re.findall(r"\w+", "gateway orders service redis cache three replicas at two hundred requests a second through the queue")
-POLICY = {"min_tokens": 12, "max_tokens": 24}
+POLICY = {"min_tokens": 64, "max_tokens": 100}  # 64 is what Qwen3-VL's processor would enlarge to
 
 
 def artifact(folder: Path, stage: str, digest: str, config: dict[str, Any] | None = None) -> Artifact:
@@ -82,7 +82,7 @@ def make_dataset(folder: Path, side: int = 28, count: int = 4) -> Artifact:
     for i in range(count):
         images: tuple[str, ...] = ()
         if i % 2 == 0:
-            noise = np.random.default_rng(i).integers(0, 255, (side * 4, side * 5, 3), dtype=np.uint8)
+            noise = np.random.default_rng(i).integers(0, 255, (side * 9, side * 8, 3), dtype=np.uint8)
             images = (f"images/{i}.png",)
             policy.fit(Image.fromarray(noise)).save(folder / images[0])
         question = [

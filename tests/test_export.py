@@ -59,7 +59,7 @@ def test_the_certificate_says_what_was_compared(exported: tuple[Path, ExportRepo
     out, _ = exported
     certificate = json.loads((out / "parity.json").read_text())
     with_picture, without = certificate["prompts"]
-    assert with_picture["pictures"] == 1 and with_picture["image_tokens"] == with_picture["expected_image_tokens"] == 20
+    assert with_picture["pictures"] == 1 and with_picture["image_tokens"] == with_picture["expected_image_tokens"] == 72
     assert without["pictures"] == 0 and all(p["same_prompt"] and p["same_tokens"] for p in certificate["prompts"])
     by_name = {c["what"]: c for c in certificate["comparisons"]}
     exact = by_name["f16 in llama.cpp and the merged weights in transformers"]["distance"]
@@ -132,3 +132,25 @@ def test_a_dataset_without_test_rows_is_told_before_llama_cpp_is_asked(inputs: d
     empty = dataclasses.replace(inputs["dataset"], path=tmp_path / "d")
     with pytest.raises(ArtifactError, match="must hold test rows"):
         run(tmp_path / "out", inputs | {"dataset": empty})
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_other_families_answer_the_same_through_llama_cpp(family: str, tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", family)
+    side = 32 if family == "qwen3_vl" else 28
+    found = {"base": base, "train": make_train(tmp_path / "train", base), "dataset": make_dataset(tmp_path / "dataset", side, count=2)}
+    report = run(tmp_path / "out", found, quantisations=["f16"], ship="f16", base_gguf=False, parity={"prompts": 2, "tokens": 6})
+    assert report.certified is True and report.largest is not None and report.largest < 0.02
+    assert open_bundle(tmp_path / "out").policy.side == side
+
+
+def test_pictures_that_one_side_would_resize_fail_the_certificate(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    """A picture below the policy's bounds is enlarged by llama.cpp and not by the processor: the answers belong to two pictures."""
+    from PIL import Image
+
+    dataset = make_dataset(tmp_path / "dataset", count=2)
+    Image.new("RGB", (28 * 4, 28 * 3), "white").save(dataset.path / "images" / "0.png")
+    report = run(tmp_path / "out", inputs | {"dataset": dataset}, quantisations=["q8_0"], base_gguf=False)
+    assert report.certified is False
+    picture = json.loads((tmp_path / "out" / "parity.json").read_text())["prompts"][0]
+    assert picture["expected_image_tokens"] == 12 and picture["image_tokens"] >= 64

@@ -45,7 +45,7 @@ def presence(path: Path, pieces: Mapping[str, Piece], merge: Merge) -> Presence:
             continue
         rows = min(piece.shape[0], max(1, BLOCK // piece.shape[1]))
         file = dequantize(np.array(tensor.data[:rows]), tensor.tensor_type).reshape(rows, -1).astype(np.float64)
-        base = merge.base_rows(piece.source, piece.start, piece.start + rows).astype(np.float64)
+        base: np.ndarray = merge.base_rows(piece.source, piece.start, piece.start + rows).astype(np.float64)
         update = merge.rows(piece.source, piece.start, piece.start + rows).astype(np.float64) - base
         own, size = float(np.vdot(file - base, update)), float(np.vdot(update, update))
         error = float(np.mean((file - base - update) ** 2)) * size  # variance of `own` if quantisation noise is independent
