@@ -31,7 +31,7 @@ from sysdesign.config.deploy import DeployConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.deploy.ollama import Ollama
 from sysdesign.deploy.rollout import serving_versions, withdraw
-from sysdesign.deploy.stage import DeployReport, serve_bundle, verified_digests
+from sysdesign.deploy.serving import DeployReport, serve_bundle, verified_digests
 from sysdesign.errors import ConfigError, SysdesignError
 from sysdesign.models.bundle import open_bundle
 from sysdesign.models.chat import Message

@@ -275,15 +275,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200, {key: value for key, value in shown.items() if value != ""})  # empty strings are left out
 
     def _tags(self) -> None:
-        listed = [
-            {
-                "name": name,
-                "model": name,
-                "digest": self.ollama.digest(name),
-                "size": sum(layer["size"] for layer in self.ollama.manifest(name)["layers"]),
-            }
-            for name in self.ollama.names()
-        ]
+        listed = []
+        for name in self.ollama.names():
+            size = sum(layer["size"] for layer in self.ollama.manifest(name)["layers"])
+            listed.append({"name": name, "model": name, "digest": self.ollama.digest(name), "size": size})
         self._json(200, {"models": listed})
 
     def _copy(self) -> None:

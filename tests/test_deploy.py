@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from sysdesign.artifacts import Artifact, build_manifest
 from sysdesign.config.deploy import DeployConfig
-from sysdesign.deploy.stage import DeployReport, serve_bundle
+from sysdesign.config.runtime import RuntimeConfig
+from sysdesign.deploy.serving import DeployReport, serve_bundle
+from sysdesign.deploy.stage import deploy
 from sysdesign.errors import ArtifactError, InputError, ServiceError, ToolError
 from sysdesign.models.bundle import open_bundle, parse_modelfile, policy_in_template, sha256_file
+from sysdesign.records import NullLog
 from tests.ollama_server import OllamaServer
 
 MODELFILE = '''# made by a test
@@ -223,3 +227,21 @@ def test_a_bundle_must_be_whole(export: Path, tmp_path: Path) -> None:
     shutil.copy(export / "gguf/model-q8_0.gguf", export / "gguf/mmproj-f16.gguf")
     with pytest.raises(ArtifactError, match="one vision projector"):
         open_bundle(export)
+
+
+def test_the_stage_refuses_a_file_that_is_not_the_one_exported(tmp_path: Path, export: Path) -> None:
+    manifest = build_manifest(
+        export, stage="export", version=1, key="0" * 64, seed=0, config={}, inputs={}, prompts={}, report={}, note="", metrics={}, seconds=0,
+        commit=None,
+    )  # fmt: skip
+    artifact = Artifact("export", "0" * 64, manifest.digest, export, manifest)
+    with OllamaServer(tmp_path / "ollama") as server:
+        cfg = DeployConfig.model_validate({"ollama": {"url": server.url}})
+        given: Any = {"seed": 0, "out": tmp_path / "out", "log": NullLog(), "runtime": RuntimeConfig(), "export": artifact}
+        report = deploy(cfg, **given)
+        assert report.server == "ollama" and report.bundle == manifest.digest and report.url in report.start
+        write_gguf(export / "gguf" / "model-q8_0.gguf", "model", 4096, fill=8)  # whole, but other weights
+        server.requests.clear()
+        with pytest.raises(ArtifactError, match="sha256 recorded when it was exported"):
+            deploy(cfg, **given)
+        assert server.requests == []

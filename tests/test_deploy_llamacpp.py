@@ -17,7 +17,7 @@ from sysdesign.chat.stage import chat
 from sysdesign.config.chat import ChatConfig
 from sysdesign.config.deploy import DeployConfig
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.deploy.stage import serve_bundle
+from sysdesign.deploy.serving import serve_bundle
 from sysdesign.errors import LimitError, ServiceError
 from sysdesign.models import llamacpp, stream
 from sysdesign.models.bundle import open_bundle, sha256_file

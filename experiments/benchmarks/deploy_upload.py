@@ -19,7 +19,7 @@ import gguf
 import numpy as np
 
 from sysdesign.config.deploy import DeployConfig
-from sysdesign.deploy.stage import serve_bundle
+from sysdesign.deploy.serving import serve_bundle
 from sysdesign.errors import ServiceError
 from sysdesign.models.bundle import open_bundle, sha256_file
 from tests.ollama_server import OllamaServer
