@@ -19,12 +19,13 @@ from sysdesign.errors import InputError
 from sysdesign.export.weights import Reader, Stored, canonical, read_header, whole
 
 _MEND = "train again; export understands plain LoRA on linear maps"
-# settings of PEFT 0.21 that change what the update is, and the values under which it is plain B @ A * scale
+# settings of PEFT 0.21 that change what the update is, and the values under which it is plain B @ A * scale; starts such as PiSSA and
+# LoftQ also change the base's weights, so that the published ones are the wrong ones to add to
 _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",), "bias": ("none", None), "use_dora": (False, None), "use_qalora": (False, None), "use_bdlora": (False, None, {}),
     "modules_to_save": (None, []), "fan_in_fan_out": (False, None), "lora_bias": (False, None), "trainable_token_indices": (None, {}, []),
     "layer_replication": (None, []), "target_parameters": (None, []), "alora_invocation_tokens": (None, []), "arrow_config": (None,),
-    "monteclora_config": (None,), "velora_config": (None,),
+    "monteclora_config": (None,), "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"), "velora_config": (None,),
 }  # fmt: skip
 
 

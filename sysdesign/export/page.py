@@ -10,7 +10,7 @@ from sysdesign.export.presence import Presence
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1a1d21}
 table{border-collapse:collapse;width:100%;margin:1rem 0 2rem}td,th{border-bottom:1px solid #d8dce1;padding:.4rem .6rem;text-align:left;
-vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums}.ok{color:#116329}.no{color:#a40e26;font-weight:600}
+vertical-align:top}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.ok{color:#116329}.no{color:#a40e26;font-weight:600}
 h1 span{padding:.1em .5em;border-radius:.3em;background:#dafbe1}h1 span.no{background:#ffebe9}code{font-size:13px;white-space:pre-wrap}
 @media (prefers-color-scheme:dark){body{background:#15181c;color:#dfe3e8}td,th{border-color:#343a41}.ok{color:#56d364}.no{color:#ff7b72}
 h1 span{background:#12331c}h1 span.no{background:#40161a}}
@@ -27,9 +27,11 @@ def certificate_page(certificate: Certificate) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Parity certificate</title><style>{_STYLE}</style>'
         f"<h1>Parity certificate: {verdict}</h1><p>Shipped: <b>{escape(certificate.ship)}</b>. Each row puts two ways to run the model "
         "side by side on the same prompts and tokens. Agreement counts greedy tokens that both choose; differences: log-probabilities.</p>"
-        "<table><tr><th>compared<th>tokens<th>agreement<th>largest difference<th>mean divergence (nats)<th></tr>"
+        "<table><tr><th>compared<th class=n>tokens<th class=n>agreement<th class=n>largest difference"
+        "<th class=n>mean divergence (nats)<th></tr>"
         f"{comparisons}</table><h2>The adapter in each file</h2><p>Share of the adapter's update that the file's weights hold: 1 when it "
-        f"was merged, 0 when it was not.</p><table><tr><th>file<th>share<th>standard error<th>tensors without it</tr>{shares}</table>"
+        "was merged, 0 when it was not.</p><table><tr><th>file<th class=n>share<th class=n>standard error<th>tensors without it</tr>"
+        f"{shares}</table>"
         "<h2>Prompts</h2>"
         f"<table><tr><th>row<th>prompt and token ids<th>picture tokens<th>greedy answers</tr>{prompts}</table></html>\n"
     )

@@ -31,7 +31,9 @@ class Reference:
         import torch
         from peft import PeftModel
         from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()
         self._merge, self._layout = merge, layout
         self.processor: Any = AutoProcessor.from_pretrained(processor)
         where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
