@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sysdesign.artifacts import Artifact, build_manifest
+from sysdesign.artifacts import Artifact, Manifest, digest_of, hash_files
 from sysdesign.config.deploy import DeployConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.deploy.serving import DeployReport, serve_bundle
@@ -230,10 +230,10 @@ def test_a_bundle_must_be_whole(export: Path, tmp_path: Path) -> None:
 
 
 def test_the_stage_refuses_a_file_that_is_not_the_one_exported(tmp_path: Path, export: Path) -> None:
-    manifest = build_manifest(
-        export, stage="export", version=1, key="0" * 64, seed=0, config={}, inputs={}, prompts={}, report={}, note="", metrics={}, seconds=0,
-        commit=None,
-    )  # fmt: skip
+    files = hash_files(export)
+    made: Any = {"stage": "export", "version": 1, "key": "0" * 64, "seed": 0, "created": "2026-11-22T00:00:00+00:00", "seconds": 0}
+    empty: Any = {"config": {}, "inputs": {}, "prompts": {}, "report": {}}
+    manifest = Manifest(digest=digest_of(files), files=files, **made, **empty)
     artifact = Artifact("export", "0" * 64, manifest.digest, export, manifest)
     with OllamaServer(tmp_path / "ollama") as server:
         cfg = DeployConfig.model_validate({"ollama": {"url": server.url}})
