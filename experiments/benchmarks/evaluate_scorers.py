@@ -58,8 +58,10 @@ def cases(count: int, seed: int) -> Iterator[Case]:
     """`count` cases, all faults in turn."""
     rng = random.Random(seed)
     makers: list[Callable[[Architecture, random.Random], Case]] = [
-        _component_missing, _component_invented, _component_renamed, _edge_missing, _edge_reversed, _label_wrong, _zone_wrong, _slip_forgiven,
-        _number_changed, _unit_changed, _scale_changed, _number_restyled, _choice_flipped, _name_swapped, _set_missing, _set_extra, _set_invented,
+        _component_missing, _component_invented, _component_renamed, _edge_missing, _edge_reversed, _label_wrong, _zone_wrong,
+        _slip_forgiven,
+        _number_changed, _unit_changed, _scale_changed, _number_restyled, _choice_flipped, _name_swapped, _set_missing, _set_extra,
+        _set_invented,
         _path_reversed, _box_moved, _box_of_other, _box_grown_little, _premise_accepted, _form_broken,
     ]  # fmt: skip
     for number in range(count):

@@ -46,8 +46,8 @@ def page(
         _criteria(verdict.criteria),
         section(
             "Scores on the probes",
-            "Each question is scored by rules. Bars are 95 % intervals, resampled by diagram.",
-            plot(summary.metrics, summary.models),
+            "Each question is scored by rules. Bars are 95 % intervals, resampled by diagram; n counts questions in diagrams.",
+            plot(summary.metrics, summary.models, named=True),
         ),
         *slices(summary),
         controls(summary),
@@ -74,10 +74,10 @@ def comparison_page(summary: Summary, predictions: Sequence[Prediction], verdict
         for found in rows[:40]
         if spread(found) > 0
     )
-    about = "On the probes that all of them were asked in the same words. Bars are 95 % intervals, resampled by diagram."
+    about = "On the probes that all of them were asked in the same words. Bars are 95 % intervals, resampled by diagram; n counts questions in diagrams."
     parts = [
         f"<h1>Comparison of {len(verdicts)} evaluations</h1><div class=card><table><tbody>{badges}</tbody></table></div>",
-        section("Scores on the probes", about, plot(summary.metrics, summary.models)),
+        section("Scores on the probes", about, plot(summary.metrics, summary.models, named=True)),
         *slices(summary),
         controls(summary),
         section("Headline prompts", "", plot(summary.headline, summary.models)),
@@ -131,7 +131,9 @@ def _card(group: Sequence[Item], by_item: dict[str, list[Prediction]], pictures:
     picture = f"<div><img loading=lazy alt='The diagram that the question is about' src='{data}'></div>" if data else ""
     questions = "".join(_question(item, by_item[item.id]) for item in group)
     first = group[0]
-    title = escape(" · ".join(dict.fromkeys(v for k, v in first.slices.items() if k in ("style", "style seen", "size", "domain"))))
+    title = escape(
+        " · ".join(dict.fromkeys(v.replace("_", " ") for k, v in first.slices.items() if k in ("style", "style seen", "size", "domain")))
+    )
     kind = "item" if data else "item plain"
     return f"<div class=card><p class=soft><small>{title}</small></p><div class='{kind}'>{picture}<div>{questions}</div></div></div>"
 

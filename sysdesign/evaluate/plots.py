@@ -64,12 +64,12 @@ def section(title: str, about: str, body: str) -> str:
     return f"<h2>{escape(title)}</h2><p class=soft>{escape(about)}</p><div class=card>{body}</div>" if body else ""
 
 
-def plot(rows: Sequence[Row], models: Sequence[str]) -> str:
+def plot(rows: Sequence[Row], models: Sequence[str], *, named: bool = False) -> str:
     if not rows:
         return ""
     cells = []
     for row in rows:
-        label = TITLES.get(row.name) or _CONTROLS.get(row.name) or _criterion(row.name) or row.name
+        label = (TITLES.get(row.name) or _criterion(row.name) or row.name) if named else row.name
         counts = next(iter(row.estimates.values()))
         hint = " <small class=soft>lower is better</small>" if row.name in LOWER_IS_BETTER else ""
         unit = 4.0 if row.name.startswith("criterion_") else 1.0
