@@ -30,7 +30,7 @@ def test_a_tiny_model_loads_sees_and_speaks(family: str, tmp_path: Path) -> None
     from PIL import Image
     from transformers import AutoModelForImageTextToText
 
-    made = artifact("base", make(TinyBase(family=family), tmp_path / "base"))  # type: ignore[arg-type]
+    made = artifact("base", make(TinyBase(family=family), tmp_path / "base"))
     processor = load_processor(made)
     model = AutoModelForImageTextToText.from_pretrained(base_folder(made), dtype=torch.float32)
     assert sum(p.numel() for p in model.parameters()) < 4_000_000

@@ -71,7 +71,7 @@ def test_every_row_is_what_the_processor_makes_of_it(made: tuple[Artifact, Datas
 
 
 def test_splits_share_no_topology_and_no_picture_and_the_held_out_style_is_only_tested(made: tuple[Artifact, DatasetReport]) -> None:
-    seen = {split: load_split(made[0], split) for split in ("train", "val", "test")}  # type: ignore[arg-type]
+    seen = {split: load_split(made[0], split) for split in ("train", "val", "test")}
     for kind in ("topology", "images"):
         sets = {split: {getattr(row, kind) for row in rows} - {None, ()} for split, rows in seen.items()}
         assert (
@@ -118,7 +118,7 @@ def test_parquet_holds_the_same_rows(made: tuple[Artifact, DatasetReport]) -> No
 
     for split in ("train", "val", "test"):
         table = Dataset.from_parquet(str(made[0].path / "hf" / split / "data.parquet"), cache_dir=str(made[0].path.parent / "cache"))
-        rows = load_split(made[0], split)  # type: ignore[arg-type]
+        rows = load_split(made[0], split)
         assert table["id"][:] == [row.id for row in rows] and table["n_tokens"][:] == [row.n_tokens for row in rows]
         assert table[0]["messages"][1]["role"] == "user" and json.loads(table[0]["facts"])[0]["name"] == "replicas"
 

@@ -199,7 +199,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     dataset(cfg, seed=1, out=out, log=NullLog(), runtime=RuntimeConfig(), **inputs)
     rejected = {one.id: one for one in read_jsonl(out / "rejected.jsonl", Rejected)}
     made = world.artifact("dataset", out)
-    rows = [row for split in ("train", "val") for row in load_split(made, split) if row.family == "extra"]  # type: ignore[arg-type]
+    rows = [row for split in ("train", "val") for row in load_split(made, split) if row.family == "extra"]
     return {"where": where, "rejected": rejected, "rows": rows}
 
 
