@@ -39,9 +39,8 @@ def main(store: Path, flags: dict[str, str]) -> None:
     answers = sum(1 for _ in (store / ".answers").rglob("*.json"))
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     own, servers = (usage.ru_utime + usage.ru_stime for usage in used)
-    print(
-        f"{report.probes} probes of {report.graphs} graphs, {answers} answers: {wall:.1f} s wall, {own:.1f} s here, {servers:.1f} s in servers (CPU)"
-    )
+    asked = f"{report.probes} probes of {report.graphs} graphs, {answers} answers"
+    print(f"{asked}: {wall:.1f} s wall; CPU: {own:.1f} s here, {servers:.1f} s in servers")
     print(report.note())
 
 

@@ -74,7 +74,7 @@ def comparison_page(summary: Summary, predictions: Sequence[Prediction], verdict
         for found in rows[:40]
         if spread(found) > 0
     )
-    about = "On the probes that all of them were asked in the same words. Bars are 95 % intervals, resampled by diagram; n counts questions in diagrams."
+    about = "On the probes that all of them were asked in the same words. Bars are 95 % intervals, resampled by diagram."
     parts = [
         f"<h1>Comparison of {len(verdicts)} evaluations</h1><div class=card><table><tbody>{badges}</tbody></table></div>",
         section("Scores on the probes", about, plot(summary.metrics, summary.models, named=True)),
