@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +75,7 @@ def _registered(uri: str, store: Store) -> Path:
     from sysdesign.tracking import registry, runs
 
     runs.connect(ROOT)
-    return registry.fetch_model(uri, store.root / ".work" / "models")
+    return registry.fetch_model(uri, store.root / ".work" / "models" / re.sub(r"\W+", "-", uri))
 
 
 def _registered_or_none(config: Config, store: Store) -> Path | None:

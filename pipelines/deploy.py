@@ -5,6 +5,7 @@ Without --model it is what this profile exported; with --model models:/sysdesign
 
 from __future__ import annotations
 
+import re
 import sys
 
 from pipelines.command import ROOT, errors_as_lines, line, open_store, parse, run_stage
@@ -24,10 +25,12 @@ def main() -> None:
 
         client, store = runs.connect(ROOT), open_store(config)
         with runs.run(client, f"deploy {uri or profile}", tags={"sysdesign.stage": "deploy", "sysdesign.profile": profile}) as log:
-            given = {"export": store.load(registry.fetch_model(uri, store.root / ".work" / "models"))} if uri else None
+            given = (
+                {"export": store.load(registry.fetch_model(uri, store.root / ".work" / "models" / re.sub(r"\W+", "-", uri)))}
+                if uri
+                else None
+            )
             outcome, _ = run_stage("deploy", config, profile, store, log, alone=True, inputs=given)
-            if uri:
-                registry.note_deployment(client, uri, outcome.artifact.manifest.report)
         print(line(outcome))
 
 

@@ -36,9 +36,7 @@ from sysdesign.errors import ConfigError, SysdesignError
 from sysdesign.models.bundle import open_bundle
 from sysdesign.models.chat import Message
 from sysdesign.models.stream import gather
-from sysdesign.tracking.registry import fetch_model
-
-PLACE_TAG = "sysdesign.deployed."  # + where it runs; the value says since when and under which tag
+from sysdesign.tracking.registry import fetch_model, place, record_place
 
 
 def deploy_model(uri: str, cfg: DeployConfig, *, out: Path, seed: int = 0, threads: int = 0) -> DeployReport:
@@ -58,22 +56,6 @@ def deploy_model(uri: str, cfg: DeployConfig, *, out: Path, seed: int = 0, threa
         version = version or str(client.get_model_version_by_alias(name, alias).version)
         record_place(client, name, version, place(report.url, report.model), f"{report.since} as {report.version}")
     return report
-
-
-def place(url: str, model: str) -> str:
-    """Where a model runs, in characters that a tag's name may have."""
-    return re.sub(r"[^\w.:/ -]", "_", f"{url.partition('://')[2].rstrip('/')}/{model}")
-
-
-def record_place(client: MlflowClient, name: str, version: str, where: str, since: str) -> None:
-    """Tag the version with where it runs since when; the version that ran there before loses the tag. A rerun keeps the first time."""
-    for other in client.search_model_versions(f"name = '{name}'", max_results=1000):
-        held = other.tags.get(PLACE_TAG + where)
-        if held and str(other.version) != version:
-            client.delete_model_version_tag(name, str(other.version), PLACE_TAG + where)
-        elif held and held.rpartition(" as ")[2] == since.rpartition(" as ")[2]:
-            return
-    client.set_model_version_tag(name, version, PLACE_TAG + where, since)
 
 
 def target_help() -> str:

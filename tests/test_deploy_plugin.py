@@ -44,7 +44,7 @@ def test_a_registered_model_through_the_client(registered: None, tmp_path: Path)
     registry = MlflowClient()
     with OllamaServer(tmp_path / "ollama") as server:
         client = plugin.OllamaDeploymentClient(server.url.replace("http://", "ollama:/"))
-        where = plugin.PLACE_TAG + plugin.place(server.url, "assistant")
+        where = registry.PLACE_TAG + registry.place(server.url, "assistant")
         created = client.create_deployment("assistant", "models:/shop@champion")
         assert created["flavor"] == "gguf" and created["health"]["found"] == 1.0
         assert registry.get_model_version("shop", "1").tags[where].endswith(f"as {created['version']}")

@@ -7,7 +7,7 @@ reason recorded). The version's files are what is deployed: GGUF, projector, Mod
 from __future__ import annotations
 
 import os
-import socket
+import re
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sysdesign.evaluate.gate import Verdict
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+PLACE_TAG = "sysdesign.deployed."  # + where it runs; the value says since when and under which tag
 EVALUATION = ("predictions.jsonl", "verdict.json")  # kept with the version, so that the next one can be held against it
 
 
@@ -128,15 +129,31 @@ def fetch_model(uri: str, folder: Path) -> Path:
         raise ArtifactError("model registry", f"must hold the model ({str(err).splitlines()[0][:160]})", do, uri) from None
 
 
-def note_deployment(client: MlflowClient, uri: str, report: Mapping[str, object]) -> None:
-    """Record on the version that `models:/name@alias` or `models:/name/3` names where it runs and since when."""
-    name, _, rest = uri.removeprefix("models:/").partition("@")
-    if rest:
-        version = str(client.get_model_version_by_alias(name, rest).version)
-    else:
-        name, _, version = name.partition("/")
-    where = f"{report.get('server')} {report.get('url') or socket.gethostname()} as {report.get('model')}"
-    client.set_model_version_tag(name, version, "sysdesign.deployed", f"{where} since {report.get('since')}")
+def note_deployment(client: MlflowClient, name: str, export: Artifact, report: Mapping[str, object]) -> None:
+    """Record on the newest version that ships these files where they run and since when; a server started for the check alone
+    runs nowhere, and files that no version ships belong to none."""
+    versions = client.search_model_versions(f"name = '{name}' and tags.`sysdesign.export` = '{export.digest}'", max_results=1000)
+    if report.get("url") and versions:
+        version = max(versions, key=lambda held: int(held.version)).version
+        record_place(
+            client, name, str(version), place(str(report["url"]), str(report["model"])), f"{report['since']} as {report['version']}"
+        )
+
+
+def place(url: str, model: str) -> str:
+    """Where a model runs, in characters that a tag's name may have."""
+    return re.sub(r"[^\w.:/ -]", "_", f"{url.partition('://')[2].rstrip('/')}/{model}")
+
+
+def record_place(client: MlflowClient, name: str, version: str, where: str, since: str) -> None:
+    """Tag the version with where it runs since when; the version that ran there before loses the tag. A rerun keeps the first time."""
+    for other in client.search_model_versions(f"name = '{name}'", max_results=1000):
+        held = other.tags.get(PLACE_TAG + where)
+        if held and str(other.version) != version:
+            client.delete_model_version_tag(name, str(other.version), PLACE_TAG + where)
+        elif held and held.rpartition(" as ")[2] == since.rpartition(" as ")[2]:
+            return
+    client.set_model_version_tag(name, version, PLACE_TAG + where, since)
 
 
 def _registered(client: MlflowClient, name: str, evaluation: str) -> str | None:
