@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import pytest
 from sysdesign.artifacts import Artifact, Manifest
 from sysdesign.config.base import TinyBase
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.config.train import FastConfig, LoraConfig, PeftBackend, TrainConfig
+from sysdesign.config.train import FastConfig, LoraConfig, PeftBackend, TrainConfig, UnslothBackend
 from sysdesign.errors import ArtifactError, LimitError, ToolError
 from sysdesign.models.base import Base, load_processor
-from sysdesign.models.rows import fingerprint
+from sysdesign.models.rows import fingerprint, load_split
 from sysdesign.records import NullLog, Row, write_jsonl
 from sysdesign.train.stage import TrainReport, train
 
@@ -111,3 +112,100 @@ def test_train_writes_an_adapter_that_peft_loads_on_the_same_base(inputs: dict[s
     tuned = PeftModel.from_pretrained(base, tmp_path / "out" / "adapter")
     assert any(float(p.abs().max()) > 0 for name, p in tuned.named_parameters() if "lora_B" in name)
     assert AutoProcessor.from_pretrained(tmp_path / "out" / "processor").image_token == "<|image_pad|>"
+
+
+@pytest.mark.parametrize("weights", ["fp32", "nf4"])
+def test_the_fast_path_learns_exactly_as_the_plain_one(inputs: dict[str, Artifact], tmp_path: Path, weights: str) -> None:
+    plain = PeftBackend(plain=True)
+    fast = PeftBackend(fast=FastConfig(packed=True, features=True))
+    run(tmp_path / "plain", inputs, backend=plain, weights=weights, answers=0)
+    run(tmp_path / "fast", inputs, backend=fast, weights=weights, answers=0, micro_tokens=150)
+    a, b = losses(tmp_path / "plain"), losses(tmp_path / "fast")
+    assert [x[:2] for x in a] == [x[:2] for x in b] and len(a) == 7
+    assert max(abs(x[2] - y[2]) for x, y in zip(a, b, strict=True)) < 1e-5
+
+
+class Killed(BaseException):
+    """Like a signal: nothing in the stage may catch it."""
+
+
+class KillAt(NullLog):
+    """Ends the run as soon as step `step` was logged, before its checkpoint."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def metrics(self, values: Any, step: int | None = None) -> None:
+        if step == self.step and "train/loss" in values:
+            raise Killed
+
+
+def test_a_killed_run_resumes_to_the_same_bits(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    run(tmp_path / "whole", inputs)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", inputs, log=KillAt(3))
+    assert (tmp_path / "cut" / "checkpoints" / "checkpoint-2" / "seal.json").is_file()
+    run(tmp_path / "cut", inputs)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    name = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_checkpoint_of_other_data_or_with_changed_bytes_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path / "out", inputs, log=KillAt(3))
+    other = inputs | {"dataset": artifact(inputs["dataset"].path, "dataset", "e" * 64)}
+    with pytest.raises(ArtifactError, match="resumes only with the settings"):
+        run(tmp_path / "out", other)
+    weights = tmp_path / "out" / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(ArtifactError, match="bytes it was sealed with"):
+        run(tmp_path / "out", inputs)
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_step(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    """One word of the base is broken, and one row uses it: the run ends at the step that meets it."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(inputs["base"].path, tmp_path / "base")
+    weights = tmp_path / "base" / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    token = load_processor(inputs["base"]).tokenizer.convert_tokens_to_ids("#")
+    tensors["model.embed_tokens.weight"][token] = float("inf")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    shutil.copytree(inputs["dataset"].path, tmp_path / "dataset")
+    rows = load_split(inputs["dataset"], "train")
+    said = {"role": "user", "content": [{"type": "text", "text": "a # here"}]}
+    write_jsonl(tmp_path / "dataset" / "rows" / "train.jsonl", [*rows[:-1], rows[3].model_copy(update={"messages": (said, *rows[3].messages[1:])})])
+    broken = {"base": artifact(tmp_path / "base", "base", "c" * 64), "dataset": artifact(tmp_path / "dataset", "dataset", "d" * 64)}
+    with pytest.raises(LimitError, match=r"step \d+ was the last finite one.*lower train.learning_rate"):
+        run(tmp_path / "out", broken)
+
+
+def test_rows_that_cannot_be_used_are_left_out_with_their_reason(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    shutil.copytree(inputs["dataset"].path, tmp_path / "dataset")
+    (tmp_path / "dataset" / "images" / "train0.png").write_bytes(b"not a picture")
+    report = run(tmp_path / "out", inputs | {"dataset": artifact(tmp_path / "dataset", "dataset", "d" * 64)}, max_steps=1)
+    assert (report.samples, report.skipped) == (9, 1)
+    skipped = json.loads((tmp_path / "out" / "train.json").read_text())["skipped"]
+    assert skipped == [{"id": "train0", "reason": "picture train0.png cannot be read"}]
+
+
+def test_a_dataset_of_another_processor_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    shutil.copytree(inputs["dataset"].path, tmp_path / "dataset")
+    (tmp_path / "dataset" / "compile.json").write_text(json.dumps({"processor_sha256": "f" * 64}))
+    with pytest.raises(ArtifactError, match="compiled against this base's processor"):
+        run(tmp_path / "out", inputs | {"dataset": artifact(tmp_path / "dataset", "dataset", "d" * 64)})
+
+
+def test_training_stops_early_and_keeps_the_best_adapter(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    """A rate this high gets worse at once: the first validation after step 0 stays the best."""
+    report = run(tmp_path / "out", inputs, max_steps=12, eval_steps=1, patience=2, learning_rate=0.5, schedule="constant", warmup_steps=0)
+    assert report.steps < 12 and report.best_step is not None and report.best_step < report.steps
+
+
+def test_unsloth_and_fp8_need_a_gpu(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="unsloth needs a CUDA GPU"):
+        run(tmp_path / "out", inputs, backend=UnslothBackend())
+    with pytest.raises(ToolError, match="runs on a GPU only"):
+        run(tmp_path / "out", inputs, compute="fp8")

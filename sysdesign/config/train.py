@@ -32,9 +32,9 @@ class FastConfig(Section):
     """Join samples without padding; attention stays within each sample."""
     features: bool = True
     """Compute frozen vision features once and keep them on disk."""
-    compile: bool = True
-    """Compile the elementwise parts of the decoder layers (CUDA only)."""
-    attention: Literal["auto", "flash", "cudnn", "sdpa"] = "auto"
+    kernels: Literal["triton", "compiled", "eager"] = "triton"
+    """Elementwise parts of the decoder layers on CUDA: the project's own kernels, torch.compile's, or torch's."""
+    attention: Literal["auto", "flash", "sdpa"] = "auto"
     """Attention kernel; auto takes the fastest that the machine has."""
 
 

@@ -17,6 +17,9 @@ def log_answers(model: Any, processor: Any, rows: Sequence[Row], folder: Path, l
     lines = [f"# Validation answers after step {step}", ""]
     device = next(p for p in model.parameters() if p.requires_grad).device
     model.eval()
+    tower = model.get_base_model().model.visual
+    away = next(tower.parameters()).device != device  # the fast path keeps it off the card
+    tower.to(device)
     for row in rows:
         asked, wanted = list(row.messages[:-1]), row.messages[-1]
         text = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
@@ -31,6 +34,8 @@ def log_answers(model: Any, processor: Any, rows: Sequence[Row], folder: Path, l
         lines += [f"**{row.id}** {_text(asked[-1])}", "", f"- reference: {_text(wanted)}", f"- answer: {answer}", ""]
         for name in row.images:
             log.image(folder / name, f"val/{row.id}", step)
+    if away:
+        tower.to("cpu")
     model.train()
     text = "\n".join(lines)
     log.text(text, f"answers/step-{step:06d}.md")

@@ -109,8 +109,8 @@ def _fast_loss(model: Any, fast: FastConfig, machine: Machine, plan: Plan | None
     path = FastPath(
         model,
         dtype=getattr(torch, machine.dtype),
-        fp8=machine.fp8,
-        compiled=fast.compile and machine.device == "cuda",
+        fp8=plan.fp8 if plan is not None else "no",
+        ops=fast.kernels if machine.device == "cuda" else "eager",
         attention=fast.attention,
         levels=plan.levels() if plan is not None else [2] * 1000,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,14 +19,16 @@ from sysdesign.train.loss import cross_entropy
 class FastPath:
     """Holds the joined frozen weights of a PEFT-wrapped Qwen-VL model; the adapters stay PEFT's own parameters."""
 
-    def __init__(self, wrapped: Any, *, dtype: torch.dtype, fp8: bool, compiled: bool, attention: str, levels: Sequence[int]) -> None:
+    def __init__(
+        self, wrapped: Any, *, dtype: torch.dtype, fp8: Literal["no", "kept", "made"], ops: Literal["eager", "compiled", "triton"], attention: str, levels: Sequence[int]
+    ) -> None:
         """`levels`: what each decoder layer keeps for the backward pass, see `decoder.py`."""
         whole = wrapped.get_base_model()
         self.model, self.head = whole.model, whole.lm_head.weight.detach()
         self.text = self.model.language_model
         self.layers: tuple[Layer, ...] = layers_of(self.text, dtype, fp8)
         self.dtype, self.levels = dtype, tuple(levels)
-        self.ops = elementwise(compiled)
+        self.ops = elementwise(ops)
         self.kernel = kernel_for(attention, self.head.device.type, dtype)
 
     def loss(self, batch: Packed, total: float) -> Tensor:

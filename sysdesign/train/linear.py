@@ -9,68 +9,81 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from sysdesign.train.elementwise import quantise_weight, quantise_weight_t
+
 
 @dataclass
 class Group:
-    """`weight()` gives (out, in) in the compute type; adapters are read from the live parameters at every use."""
+    """`weight()` gives (out, in) in the compute type; `a` and `b` are the adapters in that type, refreshed before every pass."""
 
     weight: Callable[[], Tensor]
     bias: Tensor | None  # (out,)
     edges: tuple[int, ...]  # output columns where one member ends and the next begins; first is 0
     scaling: float
-    codes: tuple[Tensor, Tensor, Tensor] | None = None  # e4m3 (out, in), the same transposed (in, out), fp32 row scales (out,)
+    a: Tensor  # (members * r, in): every member's A, joined
+    b: tuple[Tensor, ...]  # (member's out, r) each, already multiplied by `scaling`
+    row_scale: Tensor | None = None  # (out,) fp32: present when products run in fp8
+    codes: tuple[Tensor, Tensor] | None = None  # e4m3 (out, in) and the same as (in, out), where memory allows to keep them
 
-    def forward(self, x: Tensor, adapters: Sequence[Tensor], ops: Any) -> tuple[Tensor, Tensor]:
-        """x: (T, in), adapters: A0, B0, A1, B1, ... -> y: (T, out) and the adapters' inner activations (T, members * r)."""
-        inner = x @ _cat(adapters[0::2], x.dtype).t()
-        if self.codes is not None:
+    def inner(self, x: Tensor) -> Tensor:
+        """x: (T, in) -> the adapters' inner activations (T, members * r)."""
+        return x @ self.a.t()
+
+    def frozen(self, x: Tensor, ops: Any) -> Tensor:
+        """The frozen product alone, bias included: (T, out)."""
+        if self.row_scale is not None:
+            weight = self.codes[0] if self.codes is not None else ops.quantise_weight(self.weight(), self.row_scale)
             codes, scale = ops.quantise_rows(x)
-            y = torch._scaled_mm(
-                codes, self.codes[0].t(), scale_a=scale, scale_b=self.codes[2][None], bias=self.bias, out_dtype=x.dtype, use_fast_accum=True
+            return torch._scaled_mm(
+                codes, weight.t(), scale_a=scale, scale_b=self.row_scale[None], bias=self.bias, out_dtype=x.dtype, use_fast_accum=True
             )
-        elif self.bias is None:
-            y = x @ self.weight().t()
-        else:
-            y = torch.addmm(self.bias, x, self.weight().t())
-        at = 0
-        for start, end, b in zip(self.edges, self.edges[1:], adapters[1::2], strict=False):
+        return x @ self.weight().t() if self.bias is None else torch.addmm(self.bias, x, self.weight().t())
+
+    def forward(self, x: Tensor, ops: Any) -> tuple[Tensor, Tensor]:
+        """The product with its updates: (T, out), and the inner activations."""
+        y, inner, at = self.frozen(x, ops), self.inner(x), 0
+        for start, end, b in zip(self.edges, self.edges[1:], self.b, strict=False):
             rank = b.shape[1]
-            y[:, start:end].addmm_(inner[:, at : at + rank], b.to(x.dtype).t(), alpha=self.scaling)
+            y[:, start:end].addmm_(inner[:, at : at + rank], b.t())
             at += rank
         return y, inner
 
-    def backward(
-        self, grad: Tensor, x: Tensor, inner: Tensor, adapters: Sequence[Tensor], ops: Any, need_input: bool = True
-    ) -> tuple[Tensor | None, list[Tensor]]:
-        """grad: (T, out) -> d loss / d x: (T, in), and d loss / d (A0, B0, ...) in the parameters' own type."""
-        d_inner, d_b = torch.empty_like(inner), []
-        at = 0
-        for start, end, b in zip(self.edges, self.edges[1:], adapters[1::2], strict=False):
+    def inner_back(self, grad: Tensor, inner: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """grad: (T, out) -> d loss / d inner: (T, members * r), and d loss / d (B0, B1, ...)."""
+        d_inner, d_b, at = torch.empty_like(inner), [], 0
+        for start, end, b in zip(self.edges, self.edges[1:], self.b, strict=False):
             rank, part = b.shape[1], grad[:, start:end]
-            torch.mm(part, b.to(grad.dtype), out=d_inner[:, at : at + rank])
-            d_b.append((part.t() @ inner[:, at : at + rank]).to(b.dtype).mul_(self.scaling))
+            torch.mm(part, b, out=d_inner[:, at : at + rank])
+            d_b.append((part.t() @ inner[:, at : at + rank]).float().mul_(self.scaling))
             at += rank
-        d_inner.mul_(self.scaling)
-        d_a = (d_inner.t() @ x).to(adapters[0].dtype).split([a.shape[0] for a in adapters[0::2]])
-        grads = [g for pair in zip(d_a, d_b, strict=True) for g in pair]
+        return d_inner, d_b
+
+    def frozen_back(self, grad: Tensor, ops: Any) -> Tensor:
+        """d loss / d x through the frozen product alone: (T, in)."""
+        if self.row_scale is None:
+            return grad @ self.weight()
+        weight = self.codes[1] if self.codes is not None else ops.quantise_weight_t(self.weight(), self.row_scale)
+        codes, scale = ops.quantise_rows_scaled(grad, self.row_scale)
+        ones = torch.ones(1, len(weight), device=grad.device)
+        return torch._scaled_mm(codes, weight.t(), scale_a=scale, scale_b=ones, out_dtype=grad.dtype, use_fast_accum=True)
+
+    def backward(self, grad: Tensor, x: Tensor, inner: Tensor, ops: Any, need_input: bool = True) -> tuple[Tensor | None, list[Tensor]]:
+        """grad: (T, out) -> d loss / d x: (T, in), and d loss / d (A0, B0, ...) in fp32."""
+        d_inner, d_b = self.inner_back(grad, inner)
+        grads = self.joined(d_inner, x, d_b)
         if not need_input:
             return None, grads
-        if self.codes is not None:
-            codes, scale = ops.quantise_rows_scaled(grad, self.codes[2])
-            ones = torch.ones(1, x.shape[1], device=x.device)
-            dx = torch._scaled_mm(codes, self.codes[1].t(), scale_a=scale, scale_b=ones, out_dtype=grad.dtype, use_fast_accum=True)
-        else:
-            dx = grad @ self.weight()
-        return dx.addmm_(d_inner, _cat(adapters[0::2], grad.dtype)), grads
+        return self.frozen_back(grad, ops).addmm_(d_inner, self.a), grads
 
-
-def _cat(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    return (parts[0] if len(parts) == 1 else torch.cat(tuple(parts))).to(dtype)
+    def joined(self, d_inner: Tensor, x: Tensor, d_b: Sequence[Tensor]) -> list[Tensor]:
+        """d loss / d (A0, B0, A1, B1, ...)."""
+        d_a = (d_inner.t() @ x).float().split([b.shape[1] for b in self.b])
+        return [g for pair in zip(d_a, d_b, strict=True) for g in pair]
 
 
 def adapters_of(modules: Sequence[Any]) -> list[Tensor]:
@@ -78,8 +91,25 @@ def adapters_of(modules: Sequence[Any]) -> list[Tensor]:
     return [w for m in modules for w in (m.lora_A["default"].weight, m.lora_B["default"].weight)]
 
 
-def group_of(modules: Sequence[Any], dtype: torch.dtype, fp8: bool) -> Group:
-    """Join the frozen weights of PEFT LoRA layers that share an input; every member keeps a view of its part."""
+def refresh(groups: Sequence[Group], modules: Sequence[Sequence[Any]]) -> None:
+    """Copy the live adapters into the groups' working copies: a few kernels for the whole model instead of several a layer."""
+    to_a, to_b, from_a, from_b = [], [], [], []
+    for group, members in zip(groups, modules, strict=True):
+        pairs = adapters_of(members)
+        to_a += group.a.split([p.shape[0] for p in pairs[0::2]])
+        to_b += group.b
+        from_a += pairs[0::2]
+        from_b += pairs[1::2]
+    with torch.no_grad():
+        torch._foreach_copy_([*to_a, *to_b], [*from_a, *from_b])
+        torch._foreach_mul_(to_b, groups[0].scaling)
+
+
+def group_of(modules: Sequence[Any], dtype: torch.dtype, fp8: Literal["no", "kept", "made"]) -> Group:
+    """Join the frozen weights of PEFT LoRA layers that share an input; every member keeps a view of its part.
+
+    fp8: products in bf16, or in e4m3 with codes that are kept (2 bytes a weight) or made at every use.
+    """
     bases = [module.get_base_layer() for module in modules]
     edges = [0]
     for base in bases:
@@ -88,13 +118,21 @@ def group_of(modules: Sequence[Any], dtype: torch.dtype, fp8: bool) -> Group:
     bias = None if biases[0] is None else torch.cat([b.detach() for b in biases]).to(dtype)
     scaling = float(modules[0].scaling["default"])
     weight = _join_nf4(bases, dtype) if hasattr(bases[0].weight, "quant_state") else _join_plain(bases, dtype)
-    group = Group(weight, bias, tuple(edges), scaling)
-    if fp8:
-        whole = weight()
-        row_scale = whole.abs().amax(1).float().clamp(min=1e-12) / 448.0
-        codes = (whole.float() / row_scale[:, None]).to(torch.float8_e4m3fn)
-        group.codes = (codes, codes.t().contiguous(), row_scale)
+    pairs = adapters_of(modules)
+    a, b = torch.cat([p.detach() for p in pairs[0::2]]).to(dtype), tuple(p.detach().to(dtype, copy=True) for p in pairs[1::2])
+    group = Group(weight, bias, tuple(edges), scaling, a, b)
+    use_fp8(group, fp8)
     return group
+
+
+def use_fp8(group: Group, fp8: Literal["no", "kept", "made"]) -> None:
+    """Switch a group's products to e4m3, or back."""
+    group.row_scale = group.codes = None
+    if fp8 != "no":
+        whole = group.weight()
+        group.row_scale = whole.abs().amax(1).float().clamp(min=1e-12) / 448.0
+        if fp8 == "kept":
+            group.codes = (quantise_weight(whole, group.row_scale), quantise_weight_t(whole, group.row_scale))
 
 
 def _join_plain(bases: Sequence[Any], dtype: torch.dtype) -> Callable[[], Tensor]:

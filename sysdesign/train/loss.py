@@ -18,9 +18,10 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, head: Tensor, labels: Tensor, total: float, ops: Any) -> Tensor:
         grad = torch.empty_like(states)
         loss = torch.zeros((), device=states.device, dtype=torch.float32)
+        weight = torch.full((), 1.0 / total, device=states.device)  # a tensor, so that compiled code serves every value
         for start in range(0, len(states), SLICE):
             part, want = states[start : start + SLICE], labels[start : start + SLICE]
-            lost, d_logits = ops.token_losses(part @ head.t(), want, 1.0 / total)
+            lost, d_logits = ops.token_losses(part @ head.t(), want, weight)
             loss += lost
             torch.mm(d_logits, head, out=grad[start : start + SLICE])
         ctx.save_for_backward(grad)

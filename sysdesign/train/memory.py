@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sysdesign.config.train import TrainConfig
 from sysdesign.errors import ArtifactError, LimitError
 from sysdesign.graph import Record
+from sysdesign.train.order import passes
 
 GIB = 2**30
 NF4_BYTES = 0.5 + 4 / 64  # a code, and one fp32 scale for 64 of them
+LAUNCH_MS_A_LAYER = 5.0  # forward and backward, on one core of a 2020s server
 LOSS_SLICE = 1024  # tokens, as in loss.py
+Fp8 = Literal["no", "kept", "made"]  # products in bf16; in e4m3 with codes kept beside the weights, or made at every use
 MARGIN = 1.03  # allocator rounding and small tensors
 
 
@@ -53,9 +56,9 @@ class Plan(Record):
     lean: int
     layers: int
     weights: str
-    fp8: bool
+    fp8: Fp8
     peak_gib: float  # predicted
-    relative_ms: float  # a token, for comparing plans on one card
+    step_ms: float  # predicted, of the step with the longest samples
 
     def levels(self) -> list[int]:
         """For decoder.py; layers that recompute come first, because their activations would live longest."""
@@ -97,59 +100,78 @@ def kept_bytes(shape: Shape, rank: int, level: int) -> int:
     return lean + (4 * shape.inner if level == 2 else 0)
 
 
-def peak_bytes(shape: Shape, cfg: TrainConfig, *, tokens: int, trained: int, full: int, lean: int, weights: str, fp8: bool, vision: bool) -> float:
+def peak_bytes(shape: Shape, cfg: TrainConfig, *, tokens: int, trained: int, full: int, lean: int, weights: str, fp8: Fp8, vision: bool) -> float:
     """Predicted peak of allocated memory in one step of passes of `tokens` tokens, `trained` of them learned from.
 
     `vision`: the tower stays on the card (it is trained, or its features are not cached).
     """
     rank, linear = cfg.lora.rank, shape.linear * shape.layers
-    stored = linear * {"nf4": NF4_BYTES, "bf16": 2.0, "fp32": 4.0}[weights] + (2.0 * linear if fp8 else 0)
+    stored = linear * {"nf4": NF4_BYTES, "bf16": 2.0, "fp32": 4.0}[weights] + (2.0 * linear if fp8 == "kept" else 0)
     stored += 2 * shape.vocabulary * shape.hidden * (1 if shape.tied else 2) + (2 * shape.vision if vision else 0)
     stored += shape.adapter(rank) * (4 + 4 + (2 if cfg.optimizer == "adamw_8bit" else 8))
     inputs = shape.layers - full - lean
-    kept = tokens * (inputs * kept_bytes(shape, rank, 0) + lean * kept_bytes(shape, rank, 1) + full * kept_bytes(shape, rank, 2))
-    dequantised = 0 if weights != "nf4" or fp8 else 2 * max(2 * shape.inner * shape.hidden, 1)
-    work = tokens * 2 * (2 * shape.hidden + 3 * shape.inner) + dequantised  # the gated map's gradient beside its output's
-    work += tokens * 2 * shape.inner if fp8 else 0  # e4m3 codes of the widest gradient
-    again = tokens * kept_bytes(shape, rank, 2) if inputs else (tokens * 4 * shape.inner if lean else 0)
+    fulls, leans, bare = (tokens * kept_bytes(shape, rank, level) for level in (2, 1, 0))
+    widest = 2 * shape.inner * shape.hidden
+    dequantised = (2 * widest if weights == "nf4" and fp8 != "kept" else 0) + (widest if fp8 == "made" else 0)
+    codes = tokens * 2 * shape.inner if fp8 != "no" else 0  # e4m3 codes of the widest gradient
+    work = max(tokens * 2 * (3 * shape.hidden + 4 * shape.inner), tokens * 2 * (3 * shape.hidden + 3 * shape.inner) + dequantised + codes)
     loss = min(trained, LOSS_SLICE) * shape.vocabulary * 2 * 2 + trained * shape.hidden * 2 * 3
-    return MARGIN * (stored + kept + max(work + again, loss))
+    everything = inputs * bare + lean * leans + full * fulls
+    moments = [everything + loss, everything + (work if full else 0)]  # the backward pass meets full layers first, then lean, then bare ones
+    if lean:
+        moments.append(inputs * bare + lean * leans + work + tokens * 4 * shape.inner)
+    if inputs:
+        moments.append(inputs * bare + work + fulls)
+    return MARGIN * (stored + max(moments))
 
 
-def relative_ms(shape: Shape, *, tokens: int, full: int, lean: int, weights: str, fp8: bool) -> float:
-    """Time a token in arbitrary units: matrix products, what is computed again, and per-pass work spread over its tokens."""
+def step_ms(shape: Shape, *, tokens: int, full: int, lean: int, weights: str, fp8: Fp8, tflops: float) -> float:
+    """Predicted time of one pass: matrix products, what is computed again, dequantisation, and the host's time to launch it all.
+
+    Constants fitted to one H200 (700 TFLOP/s in bf16 products, 2026-11): good to about a fifth, which is enough to order plans.
+    """
     inputs = shape.layers - full - lean
-    rate = 1.5 if fp8 else 1.0
-    products = shape.linear * (2.0 * shape.layers + inputs) / rate + lean * 2 * shape.inner * shape.hidden / rate
-    passes = (2 * shape.layers + inputs) * shape.linear * (0.5 if weights == "nf4" else 0.1)
-    starved = 1 + 250 / tokens  # matrix products of few rows run below the card's rate
-    return (products * starved + 400 * passes / tokens) / 1e9
+    rate = tflops * 1e9 * (1.0 if fp8 == "no" else 1.7)  # operations a millisecond
+    products = shape.linear * (2.0 * shape.layers + inputs) + lean * 2 * shape.inner * shape.hidden
+    elementwise = 0.5 * tokens * 4.0 * shape.linear * shape.layers / (tflops * 1e9)
+    read = 0.1 if fp8 == "kept" or weights != "nf4" else 0.7 if fp8 == "no" else 1.6  # relative cost of getting weights into place
+    unpacked = (2 * shape.layers + inputs) * shape.linear * read / (tflops * 1e6)
+    starved = 1 + 250 / tokens  # products of few rows run below the card's rate
+    return max(2.0 * tokens * products * starved / rate + elementwise + unpacked, LAUNCH_MS_A_LAYER * (shape.layers + 0.3 * inputs))
 
 
 def plan(
-    shape: Shape, cfg: TrainConfig, *, lengths: Sequence[int], trained_share: float, free_gib: float, fp8: bool, vision: bool
-) -> Plan:
+    shape: Shape, cfg: TrainConfig, *, lengths: Sequence[int], trained_share: float, free_gib: float, fp8: bool, vision: bool,
+    tflops: float = 200.0,
+) -> Plan:  # fmt: skip
     """The fastest setting that stays below `free_gib`.
 
     Raises LimitError naming what is missing and what to change when not even the longest sample fits.
     """
     longest, room = max(lengths), free_gib * GIB
-    typical = sum(sorted(lengths, reverse=True)[: cfg.batch])
-    wanted = [cfg.micro_tokens] if cfg.micro_tokens else sorted({longest, *(max(longest, typical * i // 16) for i in range(1, 17))})
+    step = sorted(lengths, reverse=True)[: cfg.batch]
+    slack = 0 if step[0] == step[-1] else longest // 4  # unequal samples do not divide evenly
+    wanted = [cfg.micro_tokens] if cfg.micro_tokens else sorted({max(longest, -(-sum(step) // n) + slack) for n in range(1, len(step) + 1)})
     options: list[Plan] = []
     smallest = float("inf")
-    for weights in ("bf16", "nf4") if cfg.weights == "auto" else (cfg.weights,):
+    modes: tuple[Fp8, ...] = ("kept", "made") if fp8 else ("no",)
+    stores = ("bf16", "nf4") if cfg.weights == "auto" else (cfg.weights,)
+    for weights, mode in ((weights, mode) for weights in stores for mode in modes):
         for tokens in wanted:
             for full, lean in _splits(shape.layers, cfg.checkpoint_layers):
                 size = peak_bytes(
                     shape, cfg, tokens=max(tokens, longest), trained=int(trained_share * max(tokens, longest)) + 1, full=full, lean=lean,
-                    weights=weights, fp8=fp8, vision=vision,
+                    weights=weights, fp8=mode, vision=vision,
                 )  # fmt: skip
                 smallest = min(smallest, size)
                 if size <= room:
-                    ms = relative_ms(shape, tokens=tokens, full=full, lean=lean, weights=weights, fp8=fp8)
+                    cuts = passes(range(len(step)), step, tokens, padded=False)
+                    ms = sum(
+                        step_ms(shape, tokens=sum(step[i] for i in cut), full=full, lean=lean, weights=weights, fp8=mode, tflops=tflops)
+                        for cut in cuts
+                    )
                     options.append(
-                        Plan(micro_tokens=tokens, full=full, lean=lean, layers=shape.layers, weights=weights, fp8=fp8, peak_gib=size / GIB, relative_ms=ms)
+                        Plan(micro_tokens=tokens, full=full, lean=lean, layers=shape.layers, weights=weights, fp8=mode, peak_gib=size / GIB, step_ms=ms)
                     )
     if not options:
         raise LimitError(
@@ -158,7 +180,7 @@ def plan(
             f"use a larger card, set train.max_length below {longest}, lower dataset.picture.max_tokens, or choose a smaller base",
             f"{free_gib:.1f} GiB free",
         )
-    return min(options, key=lambda p: (p.relative_ms, p.peak_gib))
+    return min(options, key=lambda p: (p.step_ms, p.peak_gib))
 
 
 def _splits(layers: int, checkpointed: int) -> list[tuple[int, int]]:

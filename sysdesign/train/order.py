@@ -35,8 +35,9 @@ def passes(indices: Sequence[int], lengths: Sequence[int], micro_tokens: int, *,
     A padded pass costs its longest sample times its samples; a packed one the sum. A sample longer than the limit is alone.
     """
     limit = max(micro_tokens, 1)
+    ordered = sorted(indices, key=lambda i: (-lengths[i], i))
     bins: list[list[int]] = []
-    for index in sorted(indices, key=lambda i: (-lengths[i], i)):
+    for index in ordered:
         for content in bins:
             cost = (len(content) + 1) * lengths[content[0]] if padded else sum(lengths[i] for i in content) + lengths[index]
             if cost <= limit:
@@ -44,7 +45,13 @@ def passes(indices: Sequence[int], lengths: Sequence[int], micro_tokens: int, *,
                 break
         else:
             bins.append([index])
-    return bins
+    if padded:
+        return bins
+    even: list[list[int]] = [[] for _ in bins]  # longest first into the emptiest: a pass of one sample wastes the card
+    for index in ordered:
+        min(even, key=lambda content: sum(lengths[i] for i in content)).append(index)
+    fits = all(content and (len(content) == 1 or sum(lengths[i] for i in content) <= limit) for content in even)
+    return even if fits else bins
 
 
 def most_tokens(steps: Sequence[Sequence[int]], lengths: Sequence[int], micro_tokens: int, *, padded: bool) -> int:

@@ -39,7 +39,7 @@ def load_base(folder: Path, *, weights: str, dtype: Any, device: Any) -> Any:
         llm_int8_skip_modules=["model.visual", "lm_head"],  # by full prefix: plain "visual" matches nothing and quantises the tower
     )
     try:
-        return AutoModelForImageTextToText.from_pretrained(
+        model = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
             local_files_only=True,
@@ -49,6 +49,10 @@ def load_base(folder: Path, *, weights: str, dtype: Any, device: Any) -> Any:
         )
     except (OSError, ValueError, KeyError) as error:
         raise ArtifactError(str(folder), f"must hold a loadable base ({' '.join(str(error).split())[:200]})", "run the base stage again") from error
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # would repack weights at the first validation, and cannot train from there
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def add_adapter(model: Any, lora: LoraConfig, seed: int) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sysdesign.models.rows import IGNORED, Unfit, lay_out, mask
+from sysdesign.models.rows import IGNORED, Unfit, lay_out, learned_tokens
 from sysdesign.records import Row
 
 
@@ -72,7 +72,9 @@ def _encode(row: Row, folder: Path, processor: Any, model: Any) -> Sample | str:
     try:
         laid = lay_out(row.messages, processor)
         plain = processor.tokenizer(laid.text, add_special_tokens=False, return_offsets_mapping=True)
-        learned = mask(plain["offset_mapping"], laid.spans)
+        learned = np.zeros(len(plain["input_ids"]), dtype=bool)
+        for first, last in learned_tokens(plain["offset_mapping"], laid.spans):
+            learned[first:last] = True
     except Unfit as unfit:
         return str(unfit)
     image_id = int(processor.tokenizer.convert_tokens_to_ids(processor.image_token))
@@ -82,7 +84,7 @@ def _encode(row: Row, folder: Path, processor: Any, model: Any) -> Sample | str:
     times = np.ones_like(folded)
     times[folded == image_id] = [t * h * w // merge**2 for t, h, w in grids]
     ids = folded.repeat(times)
-    labels = np.where(np.array(learned).repeat(times), ids, IGNORED)
+    labels = np.where(learned.repeat(times), ids, IGNORED)
     with torch.no_grad():
         positions, _ = model.get_rope_index(
             torch.from_numpy(ids)[None],

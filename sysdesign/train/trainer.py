@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from sysdesign.config.train import TrainConfig
@@ -65,6 +66,7 @@ class Tuner(SFTTrainer):  # type: ignore[misc]
         self._started = time.perf_counter()
         dataset = Dataset.from_list([{"rows": list(step)} for step in steps])
         super().__init__(model=model, train_dataset=dataset, data_collator=self._collate, **rest)
+        self.remove_callback(PrinterCallback)
         for parameter in model.parameters():  # TRL rounds the adapter of a quantised model to bf16, which loses small updates
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
