@@ -313,8 +313,11 @@ class _Handler(BaseHTTPRequestHandler):
         return {
             "id": number, "object": "batch", "endpoint": "/v1/responses", "completion_window": "24h", "created_at": 1, "input_file_id": "f",
             "status": "completed" if ended else "in_progress", "metadata": batch["metadata"],
-            "output_file_id": f"out-{number}" if ended else None, "error_file_id": f"err-{number}" if ended and good < len(batch["results"]) else None,
-            "request_counts": {"total": len(batch["results"]), "completed": good if ended else 0, "failed": len(batch["results"]) - good if ended else 0},
+            "output_file_id": f"out-{number}" if ended else None,
+            "error_file_id": f"err-{number}" if ended and good < len(batch["results"]) else None,
+            "request_counts": {
+                "total": len(batch["results"]), "completed": good if ended else 0, "failed": len(batch["results"]) - good if ended else 0,
+            },
         }  # fmt: skip
 
     # --- routes

@@ -152,13 +152,20 @@ def test_the_stage_writes_what_it_says_and_is_reproducible(tmp_path: Path, drawn
 
 def test_a_subset_of_families_and_single_turns(tmp_path: Path, drawn: list[DiagramRecord]) -> None:
     cfg = ConversationsConfig(
-        families=("inventory_count", "arrow_query"), per_diagram=2, text_only=0, max_turns=1, skeleton_share=1, near_duplicate=1
+        families=("inventory_count", "arrow_query"),
+        per_diagram=2,
+        text_only=0,
+        max_turns=1,
+        skeleton_share=1,
+        near_duplicate=1,
+        shapes=("short",),
     )
     out = tmp_path / "out"
     out.mkdir()
     conversations(cfg, seed=0, out=out, log=NullLog(), runtime=RuntimeConfig(), diagrams=artifact(tmp_path, drawn[:6]))  # type: ignore[arg-type]
     kept = list(read_jsonl(out / "conversations.jsonl", Conversation))
     assert {t.family for c in kept for t in c.turns} == {"inventory_count", "arrow_query"} and all(len(c.turns) == 1 for c in kept)
+    assert {t.structure for c in kept for t in c.turns} == {"short"}
 
 
 def test_an_unknown_family_and_an_empty_set_are_named(tmp_path: Path, drawn: list[DiagramRecord]) -> None:
@@ -166,6 +173,10 @@ def test_an_unknown_family_and_an_empty_set_are_named(tmp_path: Path, drawn: lis
     with pytest.raises(ConfigError, match="did you mean bottleneck"):
         conversations(
             ConversationsConfig(families=("botleneck",)), seed=0, out=tmp_path, log=NullLog(), runtime=RuntimeConfig(), diagrams=source
+        )  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="answer shapes"):
+        conversations(
+            ConversationsConfig(shapes=("sonnet",)), seed=0, out=tmp_path, log=NullLog(), runtime=RuntimeConfig(), diagrams=source
         )  # type: ignore[arg-type]
     with pytest.raises(LimitError, match="at least one conversation"):
         empty = ConversationsConfig(per_diagram=0, text_only=0)
@@ -255,7 +266,12 @@ def test_copies_skeletons_and_leaks_are_rejected(drawn: list[DiagramRecord], mad
     short = [
         Conversation(
             id=f"s{i}", diagram_id=drawn[0].id, seed_id="x", provider="offline", teacher="t",
-            turns=(Turn(question=f"Please count number {i} {'again ' * i}", answer=f"I count {i} there.", family="f", structure="s", facts=(Fact(name="n", value=i, rule="r"),)),),
+            turns=(
+                Turn(
+                    question=f"Please count number {i} {'again ' * i}", answer=f"I count {i} there.", family="f", structure="s",
+                    facts=(Fact(name="n", value=i, rule="r"),),
+                ),
+            ),
         )
         for i in range(30)
     ]  # fmt: skip

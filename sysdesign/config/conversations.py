@@ -87,6 +87,8 @@ class ConversationsConfig(Section):
     """Design conversations without a picture, composed from the seed prompts."""
     families: tuple[str, ...] = ()
     """Question families to ask; empty for all."""
+    shapes: tuple[str, ...] = ()
+    """Answer shapes to write; empty for all."""
     max_chars: int = Field(default=8000, ge=200, le=40000)
     """Longest answer that is kept."""
     skeleton_share: float = Field(default=0.01, gt=0, le=1)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 
 from sysdesign.conversations.names import foreign_names
-from sysdesign.conversations.slots import matches, printed_numbers, states
+from sysdesign.conversations.slots import matches, printed_numbers, states, wrong_equations
 from sysdesign.graph import Record
 from sysdesign.records import DiagramRecord, Turn
 
@@ -82,6 +82,8 @@ def _numbers(turn: Turn, source: str) -> Problem | None:
             return Problem(reason="missing_fact", detail=f"{fact.name} = {fact.value}")
     if (lacking := _result(turn)) is not None:
         return lacking
+    if wrong := [equation for equation in wrong_equations(turn.answer) if equation not in source]:  # a seed may write "62^7 = 3.5 trillion"
+        return Problem(reason="wrong_arithmetic", detail="; ".join(wrong))
     allowed = [float(f.value) for f in turn.facts if isinstance(f.value, int | float) and not isinstance(f.value, bool)]
     if turn.check.kind == "number":
         allowed.append(float(turn.check.expected))

@@ -13,14 +13,27 @@ from functools import lru_cache
 _NOUNS = (
     "service|services|api|db|database|cache|queue|stream|topic|bus|store|bucket|index|gateway|worker|broker|proxy|balancer|cluster|bff|ledger|"
     "server|scheduler|warehouse|lake|vault|mesh|registry|relay|adapter|collector|resizer|limiter|function|model|provider|mart|table|app|portal|"
-    "flags|scoring|engine|processor|handler|monitor|dashboard|archive|replica|consumer|producer|sidecar|log"
+    "flags|scoring|engine|processor|handler|monitor|dashboard|archive|replica|consumer|producer|sidecar|log|lambda|agent|daemon|"
+    "listener|poller|orchestrator|transcoder"
 )  # fmt: skip
 _TITLED = re.compile(
     rf"\b(?:[A-Z][A-Za-z0-9]*(?:-[A-Za-z]+)? ){{1,3}}(?:{'|'.join(n.title() for n in _NOUNS.split('|'))}|DB|API|BFF|CDN|LB|DNS)\b"
 )
+_EXTENDED = re.compile(rf"@ (?:{'|'.join(n.title() for n in _NOUNS.split('|'))}|DB|API)\b")
 _IDENT = re.compile(rf"\b[a-z0-9]+(?:[-_][a-z0-9]+)*[-_](?:svc|srv|lb|cdn|{_NOUNS})\b")
 _LOWER = re.compile(rf"\b(?:the|a|an|via|through|to|from|into|at|of|and|by) ([a-z]+) ({_NOUNS})\b")
+_AGENT = re.compile(r"\b[a-z]+(?:[-_][a-z]+)*[-_][a-z]{3,}(?:er|or)\b")  # profile-enricher, email-sender
 _BRACKETED = re.compile(r"\[\[(.+?)\]\]")
+_OPENERS = frozenset(
+    re.findall(
+        r"\S+",
+        "A An The This That Its Their No Any Each Every One Only Both All Add Use Put With Without Then So If When Once And But Of For "
+        "From To Via Through At In On Now Yes Not Also Losing Take Scale Read",
+    )
+)
+# Words that are capitalised inside a sentence without naming a component.
+_CAPITALS = frozenset({"Raft", "Mermaid", "Yes", "No", "Mbit", "Gbit", "Little's", "Little", "JSON", "API", "Capacity", "Drawn"})
+_CAPITALISED = re.compile(r"(?<=[a-z,;] )[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9']*(?: [A-Z][A-Za-z0-9]+)*")
 _JSON_KEY = re.compile(r'"\w+":')
 # Words that qualify a component without naming one.
 _PLAIN = frozenset(
@@ -51,16 +64,24 @@ def foreign_names(text: str, known: Iterable[str], elsewhere: Collection[str] = 
     for match in _words_of(tuple(sorted(elsewhere))).finditer(masked) if elsewhere else ():
         found.append(match.group(0))
     found += [name for m in _TITLED.finditer(masked) if " " in (name := _unled(m.group(0)))]
-    found += [m.group(0) for m in _IDENT.finditer(masked) if re.split("[-_]", m.group(0))[0] not in _PLAIN]
+    found += [m.group(0) for m in _IDENT.finditer(masked) if _unusual(re.split("[-_]", m.group(0)))]
+    found += [m.group(0) for m in _AGENT.finditer(masked) if _unusual(re.split("[-_]", m.group(0)))]
+    found += [m.group(0) for m in _CAPITALISED.finditer(masked) if m.group(0) not in _CAPITALS]
+    found += [m.group(0) for m in _EXTENDED.finditer(masked)]
     found += [" ".join(m.groups()) for m in _LOWER.finditer(masked) if m.group(1) not in _PLAIN]
     said = allowed.lower()
     return [name for name in dict.fromkeys(found) if name.lower() not in said]
 
 
 def _unled(name: str) -> str:
-    """The name without articles and the like in front ("No Backup Store", "A CDN")."""
+    """The name without what merely opens the sentence ("No Backup Store", "A CDN")."""
     first, _, rest = name.partition(" ")
-    return _unled(rest) if rest and (first.lower() in _PLAIN or first in ("Add", "Use", "With", "Without", "Then", "So", "If")) else name
+    return _unled(rest) if rest and first in _OPENERS else name
+
+
+def _unusual(parts: list[str]) -> bool:
+    """Whether a hyphenated word names something: `per-replica` does not, `user-profile-service` does."""
+    return len(parts) > 2 or parts[0] not in _PLAIN
 
 
 def bare(text: str) -> str:

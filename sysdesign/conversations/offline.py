@@ -31,9 +31,11 @@ class OfflineTeacher:
 
     name = TEACHER
 
-    def __init__(self, families: Sequence[str], *, max_turns: int, skeleton_cap: int) -> None:
+    def __init__(self, families: Sequence[str], *, max_turns: int, skeleton_cap: int, shapes: Sequence[str] = ()) -> None:
+        """`shapes`: the only answer shapes to use where an answer has one of them; empty for all."""
         self.families = {name: FAMILIES[name] for name in families}
         self.max_turns = max_turns
+        self.shapes = frozenset(shapes)
         self.skeleton_cap = skeleton_cap
         self.asked: Counter[str] = Counter()
         self.skeletons: Counter[str] = Counter()
@@ -52,6 +54,8 @@ class OfflineTeacher:
         used: set[str] = set()
         while len(turns) < length:
             opened = self._open(view, rng, avoid | used, first=not turns)
+            if opened is None and not turns:  # every family was asked about this diagram: ask one again, about something else in it
+                opened = self._open(view, rng, set(), first=True)
             if opened is None:
                 break
             name, turn = opened
@@ -108,7 +112,8 @@ class OfflineTeacher:
 
     def _write(self, asked: Asked, view: View, pen: Pen, link: str) -> Turn | None:
         """Prose in the least used shape whose skeleton still has room; None when all that were tried are full."""
-        shapes = sorted(fitting(asked), key=lambda s: (self.structures[asked.family, s], pen.rng.random()))
+        wanted = [s for s in fitting(asked) if s in self.shapes] or fitting(asked)
+        shapes = sorted(wanted, key=lambda s: (self.structures[asked.family, s], pen.rng.random()))
         for shape in (*shapes[:4], *shapes[:2]):
             text = answer(asked, shape, pen)
             parts = [pen.say(asked.ask), view.given(pen)]

@@ -28,6 +28,39 @@ def printed_numbers(text: str) -> tuple[tuple[str, float, float], ...]:
     return tuple(found)
 
 
+_TERM = r"-?\d[\d,]*(?:\.\d+)?(?:\s?%)?"
+_EQUATION = re.compile(
+    rf"(?<! x )(?<!over )(?<! of )(?<![/+*^)-] )(?<![\w.,)^-])({_TERM}(?: ?(?:x|\*|/|\+|-|\^|over|of) ?{_TERM})+) (?:=|is) ({_TERM})"
+)
+_OPERATION = re.compile(rf" ?(x|\*|/|\+|-|\^|over|of) ?({_TERM})")
+
+
+def wrong_equations(text: str) -> list[str]:
+    """Printed equations of bare numbers ("3 x 40 = 120") that do not come out within 1 %, read from left to right."""
+    found = []
+    for match in _EQUATION.finditer(text):
+        first = re.match(_TERM, match.group(1))
+        if first is None:
+            continue
+        total, result = _value(first.group(0)), _value(match.group(2))
+        for sign, term in _OPERATION.findall(match.group(1)[first.end() :]):
+            value = _value(term)
+            if sign in ("/", "over", "of") and value == 0:
+                break
+            total = {
+                "x": total * value, "*": total * value, "+": total + value, "-": total - value,
+                "^": total**value if abs(value) < 50 else total,
+            }.get(sign, total / value if value else total)  # fmt: skip
+        if abs(total - result) > 0.01 * max(abs(total), abs(result)) + 1e-9:
+            found.append(match.group(0))
+    return found
+
+
+def _value(term: str) -> float:
+    number = float(term.replace(",", "").rstrip("% "))
+    return number / 100 if term.endswith("%") else number
+
+
 def matches(printed: float, half_unit: float, value: float) -> bool:
     """Whether `value`, rounded as printed, reads `printed`."""
     return abs(printed - value) <= half_unit * 1.0001 + 1e-12 * abs(value)

@@ -14,6 +14,7 @@ from sysdesign.conversations.card import card
 from sysdesign.conversations.families.catalogue import FAMILIES
 from sysdesign.conversations.offline import OfflineTeacher
 from sysdesign.conversations.sieve import sieve
+from sysdesign.conversations.structures import SHAPES
 from sysdesign.errors import ConfigError, LimitError
 from sysdesign.prompts import SeedPrompt, headline_prompts, seed_prompts
 from sysdesign.records import Conversation, DiagramRecord, MetricLog, Rejected, Report, read_jsonl, write_jsonl
@@ -102,7 +103,7 @@ def draft(
 ) -> list[Conversation]:
     """The offline teacher's conversations: the result itself, or what a live teacher words anew."""
     turns = len(records) * cfg.per_diagram * (1 + cfg.max_turns) / 2 + cfg.text_only
-    teacher = OfflineTeacher(names, max_turns=cfg.max_turns, skeleton_cap=max(2, int(cfg.skeleton_share * turns * 0.8)))
+    teacher = OfflineTeacher(names, max_turns=cfg.max_turns, skeleton_cap=max(2, int(cfg.skeleton_share * turns * 0.8)), shapes=cfg.shapes)
     made: list[Conversation] = []
     for record in records:
         asked: set[str] = set()
@@ -126,4 +127,7 @@ def _families(cfg: ConversationsConfig) -> tuple[str, ...]:
             near = difflib.get_close_matches(name, FAMILIES, 1)
             do = f"did you mean {near[0]}?" if near else f"choose among {', '.join(FAMILIES)}"
             raise ConfigError("conversations.families", "must name question families", do, name)
+    for shape in cfg.shapes:
+        if shape not in SHAPES:
+            raise ConfigError("conversations.shapes", "must name answer shapes", f"choose among {', '.join(SHAPES)}", shape)
     return cfg.families or tuple(FAMILIES)

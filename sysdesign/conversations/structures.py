@@ -143,3 +143,4 @@ STRUCTURES: dict[str, Callable[[Asked, Pen], str]] = {
     "bullets": _bullets,
     "advice": _advice,
 }
+SHAPES = (*STRUCTURES, "block", "bare_block")

@@ -243,7 +243,7 @@ def replica_loss(view: View, pen: Pen) -> Asked | None:
         ask=(
             f"{name} takes {pen.n(rate)} writes per second and its replica lags {pen.n(lag, 's')} behind, asynchronously. How "
             "many acknowledged writes can a crash of the primary lose?",
-            f"[The replica|A follower] of {name} is {pen.n(lag, 's')} behind at {pen.n(rate)} writes per second. [Up to how "
+            f"[The replica|A follower|The standby] of {name} is {pen.n(lag, 's')} behind at {pen.n(rate)} writes per second. [Up to how "
             "many|How many] writes are lost on failover[, at most|]?",
             f"Asynchronous replication of {name}, lag {pen.n(lag, 's')}, {pen.n(rate)} writes per second: [what is|give] the "
             "largest loss of acknowledged writes.",
