@@ -20,6 +20,7 @@ from sysdesign.config.sweep import RayRunner, SweepSpec
 from sysdesign.errors import ConfigError, LimitError
 from sysdesign.profiles import CONF, resolve
 from sysdesign.records import NullLog
+from sysdesign.sweep.address import require_cluster
 from sysdesign.sweep.spec import check, fingerprint, merge, read_spec
 from sysdesign.sweep.trial import Request, Result
 
@@ -38,7 +39,7 @@ CHAIN = ("base", "diagrams", "conversations", "dataset", "train", "export", "eva
 def main(argv: list[str]) -> None:
     with errors_as_lines():
         profile, flags = parse(argv, __doc__ or "", ("seed", "runtime"), OWN)
-        own = {name: flags.pop(name) for name in ("spec", "keep", "plan") if name in flags}
+        own: dict[str, str] = {name: flags.pop(name) for name in ("spec", "keep", "plan") if name in flags}
         changes = {name: flags.pop(name) for name in list(flags) if name.split(".")[0] in SPEC_SECTIONS}
         if any(word.split("=")[0] == "--profile" for word in argv):
             changes["profile"] = profile
@@ -53,6 +54,8 @@ def sweep(spec: SweepSpec, base: Config, flags: Mapping[str, str], *, keep: bool
     from sysdesign.sweep import budget
     from sysdesign.sweep.book import open_book
 
+    if isinstance(spec.runner, RayRunner):
+        require_cluster(spec.runner.address)
     store, price = open_store(base), base.runtime.gpu_usd_per_hour
     folder = store.root / ".sweeps" / spec.name
     with open_book(spec, fingerprint(spec, flags), folder) as book:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from sysdesign.flow import Outcome
 
 
+JUDGED = ("train", "export", "evaluate")  # the stages that a trial is about; the others are its ground
+
+
 class Journal:
     """`records.MetricLog` into the trial's events; pictures and files stay in the artefacts."""
 
@@ -84,21 +87,22 @@ def run_trial(request: Request, folder: Path) -> Result:
 
         outcome = make(name, config, store, request.profile, log)
         artefacts[name] = outcome.artifact
-        metrics |= outcome.artifact.manifest.metrics
+        found = outcome.artifact.manifest.metrics
         if outcome.cached:
             cached.append(name)
-            for spent in [m for m in metrics if m.endswith("/api_usd") and m.startswith((f"{name}/", "cost/"))]:
-                del metrics[spent]  # paid by the run that made it
+            found = {metric: value for metric, value in found.items() if not metric.endswith("/api_usd")}  # whoever made it paid
         else:
             work_s += outcome.seconds
+        if name in JUDGED or not outcome.cached:
+            metrics |= found
     if request.probes:
         from pipelines.probe import probe
 
         started = time.monotonic()
-        found = {name: flow.inputs_of(flow.STAGES["train"], config, store, request.profile)[name] for name in ("dataset", "base")}
+        inputs = {name: artefacts[name] for name in ("dataset", "base")}
         metrics |= probe(
             train=artefacts["train"],
-            **found,
+            **inputs,
             runtime=config.runtime,
             count=request.probes,
             max_tokens=request.probe_tokens,

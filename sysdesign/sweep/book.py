@@ -93,28 +93,26 @@ class Book:
             opened.report(sign * value, step)
         return bool(opened.should_prune())
 
-    def tell(self, trial: int, result: Result) -> Result:
-        """Close a trial; returns the result as it was written down. A score that is no number is a pruned trial, not a complete one."""
+    def judge(self, result: Result) -> Result:
+        """A result as it counts: without a score it has failed, and a score that is no number is a pruned trial, not a complete one."""
         score = result.metrics.get(self.spec.objective.metric)
+        finite = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
         if result.end == "complete" and score is None:
             logged = ", ".join(sorted(result.metrics)) or "nothing"
             reason = f"nobody logged {self.spec.objective.metric}; logged were {logged}"[:500]
-            result = result.model_copy(update={"end": "failed", "reason": reason})
-        elif result.end == "complete" and not math.isfinite(score or 0.0):
-            result = result.model_copy(update={"end": "pruned", "reason": f"the score is not finite ({score})"})
+            return result.model_copy(update={"end": "failed", "reason": reason, "metrics": finite})
+        if result.end == "complete" and score is not None and not math.isfinite(score):
+            return result.model_copy(update={"end": "pruned", "reason": f"the score is not finite ({score})", "metrics": finite})
+        return result.model_copy(update={"metrics": finite})
+
+    def tell(self, trial: int, result: Result) -> None:
+        """Close a trial with a judged result."""
         opened = self._open.pop(trial)
-        finite = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
-        opened.set_user_attr("result", result.model_copy(update={"metrics": finite}).model_dump(mode="json"))
-        match result.end:
-            case "complete":
-                self.study.tell(opened, score)
-            case "pruned":
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    self.study.tell(opened, state=TrialState.PRUNED)
-            case "failed":
-                self.study.tell(opened, state=TrialState.FAIL)
-        return result
+        opened.set_user_attr("result", result.model_dump(mode="json"))
+        state = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[result.end]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.study.tell(opened, result.metrics[self.spec.objective.metric] if result.end == "complete" else None, state=state)
 
     def attr(self, trial: int, name: str, value: Any) -> None:
         """Remember something about a running trial."""

@@ -62,7 +62,10 @@ class Conductor:
                 self._replay(trial)
                 self.finish(trial, result)
             elif (twin := self.book.twin(trial)) is not None and (known := self.book.result(twin)):
-                self.finish(trial, known.model_copy(update={"reason": f"same values as trial {twin}", "work_s": 0.0}))
+                self.finish(
+                    trial,
+                    known.model_copy(update={"reason": f"same values as trial {twin}", "work_s": 0.0, "seconds": 0.01, "cost_usd": 0.0}),
+                )
             else:
                 request = self.request(trial, values)
                 write(folder / REQUEST, request)
@@ -81,12 +84,20 @@ class Conductor:
         return self.book.report(trial, sum(step <= event.step for step in steps), event.metrics[pruning.metric])
 
     def finish(self, trial: int, result: Result) -> None:
-        """Write down how a trial ended. Raises LimitError when too many failed."""
+        """Write down how a trial ended. Raises LimitError when too many failed, ConfigError when nobody logs the objective.
+
+        First the file, then the run, the study last: a kill in between leaves a running trial with its result, which the next
+        driver only writes down again.
+        """
         seconds = time.monotonic() - self._running.pop(trial) + self._earlier.pop(trial, 0.0)
-        api = sum(value for name, value in result.metrics.items() if name.endswith("/api_usd"))
-        result = result.model_copy(update={"seconds": round(seconds, 2), "cost_usd": round(seconds / 3600 * self.usd_per_hour + api, 6)})
-        result = self.book.tell(trial, result)
+        if not result.seconds:
+            api = sum(value for name, value in result.metrics.items() if name.endswith("/api_usd"))
+            cost = round(seconds / 3600 * self.usd_per_hour + api, 6)
+            result = result.model_copy(update={"seconds": round(seconds, 2), "cost_usd": cost})
+        result = self.book.judge(result)
+        write(self.place(trial) / RESULT, result)
         self.chronicle.end(trial, result)
+        self.book.tell(trial, result)
         if result.end == "pruned":
             _sweep_up(self.place(trial))
         if result.end == "failed":

@@ -109,9 +109,9 @@ def _profile(book: Book, best: FrozenTrial, values: dict[str, Any], folder: Path
     spec = book.spec
     won = f"{spec.objective.metric} {best.value:.4f} in trial {best.number}"
     header = f"# winner of the sweep {spec.name}: {won}; use it after {spec.profile}\n"
-    path = folder / f"sweep-{spec.name}.yaml"
-    path.write_text(header + yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    return path
+    target = folder / f"sweep-{spec.name}.yaml"
+    target.write_text(header + yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    return target
 
 
 def _importance(book: Book) -> dict[str, float] | None:
