@@ -109,7 +109,7 @@ def test_facts_agree_with_brute_force(drawn: list[DiagramRecord], made: list[Con
                 ]
                 assert fact.value in options
                 checked["spof"] += 1
-    assert checked["rate"] > 20 and min(checked[k] for k in ("latency", "blast", "spof")) >= 1, checked
+    assert checked["rate"] > 10 and min(checked[k] for k in ("latency", "blast", "spof")) >= 1, checked
 
 
 def test_text_only_answers_are_whole_designs_with_right_arithmetic(made: list[Conversation]) -> None:

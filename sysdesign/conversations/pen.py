@@ -30,7 +30,7 @@ def expand(line: str, rng: random.Random) -> str:
     """One sentence of the grammar line; the innermost choices are made first."""
     while (found := _CHOICE.search(line)) is not None:
         line = line[: found.start()] + rng.choice(found.group(1).split("|")) + line[found.end() :]
-    return line.translate(_UNGUARD)
+    return line.replace("  ", " ").translate(_UNGUARD)  # an empty alternative leaves two spaces
 
 
 def spellings(line: str) -> int:

@@ -25,7 +25,7 @@ def cache_load(view: View, pen: Pen) -> Asked | None:
         return None
     edge = pen.rng.choice(cached)
     cache = graph.component(edge.via_cache or "")
-    tell_load(view, pen, flow)
+    tell_load(view, pen, flow, edge.dst)
     hit, before = cache.hit_ratio or 0.0, rates[edge.src] * edge.calls_per_request
     behind = before * load.miss_ratio(graph, edge)
     src, dst, name = pen.name(view.names[edge.src]), pen.name(view.names[edge.dst]), pen.name(cache.name)
@@ -77,7 +77,7 @@ def cache_outage(view: View, pen: Pen) -> Asked | None:
     warm = load.rates(graph, flow.entry, flow.peak_qps)
     if cold_rates is None or warm is None or cold_rates.get(edge.dst, 0) <= 0:
         return None
-    tell_load(view, pen, flow)
+    tell_load(view, pen, flow, edge.dst)
     store = graph.component(edge.dst)
     view.tell(pen, store, "capacity_qps")
     view.tell(pen, store, "replicas")
@@ -288,7 +288,7 @@ def in_flight(view: View, pen: Pen) -> Asked | None:
     if not known:
         return None
     component = graph.component(pen.rng.choice(known))
-    tell_load(view, pen, flow)
+    tell_load(view, pen, flow, component.id)
     view.tell(pen, component, "service_ms")
     rate, own = rates[component.id], component.service_ms or 0.0
     inside, name, way = load.in_flight(rate, own), pen.name(component.name), journey(view, pen, flow)

@@ -20,7 +20,7 @@ def component_rate(view: View, pen: Pen) -> Asked | None:
     if not targets:
         return None
     target = pen.rng.choice(targets)
-    tell_load(view, pen, flow)
+    tell_load(view, pen, flow, target)
     name, rate = pen.name(view.names[target]), rates[target]
     facts.add(f"rate at {view.names[target]}", rate, "req/s")
     facts.add(f"load at {view.names[flow.entry]}", flow.peak_qps, "req/s")
@@ -194,7 +194,7 @@ def replicas_needed(view: View, pen: Pen) -> Asked | None:
     if not known:
         return None
     component = graph.component(pen.rng.choice(known))
-    tell_load(view, pen, flow)
+    tell_load(view, pen, flow, component.id)
     view.tell(pen, component, "capacity_qps")
     ceiling = pen.rng.choice((0.5, 0.6, 0.7, 0.75, 0.8))
     rate, each = rates[component.id], component.capacity_qps or 1.0

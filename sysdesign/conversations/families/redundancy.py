@@ -119,7 +119,7 @@ def zone_failover(view: View, pen: Pen) -> Asked | None:
     zones = spread if spread >= 2 and component.replicas % spread == 0 else next((z for z in (3, 2) if component.replicas % z == 0), 0)
     if not zones:
         return None
-    tell_load(view, pen, flow)
+    tell_load(view, pen, flow, component.id)
     view.tell(pen, component, "capacity_qps")
     view.tell(pen, component, "replicas")
     limit, rate = component.replicas * (component.capacity_qps or 0), rates[component.id]

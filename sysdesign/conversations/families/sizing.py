@@ -227,7 +227,7 @@ def bandwidth_estimate(view: View, pen: Pen) -> Asked | None:
         return None
     drawn = [e for i, e in enumerate(graph.edges) if e in arrows and e.payload_kb and f"edge:{i}.payload_kb" in view.visible]
     edge = pen.rng.choice(drawn or arrows)
-    tell_load(view, pen, flow)
+    tell_load(view, pen, flow, edge.dst)
     size = edge.payload_kb if drawn and edge.payload_kb else float(pen.rng.choice((1, 2, 4, 8, 16, 40, 120)))
     rate = rates[edge.src] * edge.calls_per_request * load.miss_ratio(graph, edge)
     if rate <= 0:

@@ -35,12 +35,23 @@ def journey(view: View, pen: Pen, flow: Flow) -> str:
     return f"the [{pen.name(flow.name)} journey|journey '{pen.name(flow.name)}'], which [enters|starts] at {entry}"
 
 
-def tell_load(view: View, pen: Pen, flow: Flow) -> None:
-    """State what rate propagation needs and the picture does not show: the peak load, multipliers, cache detours."""
+def tell_load(view: View, pen: Pen, flow: Flow, target: str | None = None) -> None:
+    """State what rate propagation needs and the picture does not show: the peak load, multipliers, cache detours.
+
+    With `target` only the arrows on the way to it.
+    """
     view.tell_flow(pen, flow, "peak_qps")
     order = set(call_order(view.graph, flow.entry) or ())
+    leading = set(order)
+    if target is not None:
+        leading, todo = {target}, [target]
+        while todo:
+            node = todo.pop()
+            before = {e.src for e in view.graph.edges if e.dst == node and e.src in order} - leading
+            leading |= before
+            todo += before
     for edge in view.graph.edges:
-        if edge.src in order:
+        if edge.src in order and edge.dst in leading:
             view.tell_edge(pen, edge, "calls_per_request")
             if edge.via_cache is not None:
                 view.tell_edge(pen, edge, "via_cache")
