@@ -15,6 +15,7 @@ from conversation_samples import artifact, diagrams, record
 from sysdesign.config.conversations import ConversationsConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.conversations.checks import arrows_in, problem
+from sysdesign.conversations.drafts import draft
 from sysdesign.conversations.duplicates import near_copies, shingles, spoken
 from sysdesign.conversations.families.catalogue import FAMILIES
 from sysdesign.conversations.names import bare, foreign_names
@@ -22,7 +23,7 @@ from sysdesign.conversations.pen import Pen, expand, plain_number, spellings
 from sysdesign.conversations.sieve import names_elsewhere, sieve
 from sysdesign.conversations.skeletons import skeleton
 from sysdesign.conversations.slots import printed_numbers, states
-from sysdesign.conversations.stage import conversations, draft
+from sysdesign.conversations.stage import conversations
 from sysdesign.conversations.structures import STRUCTURES, answer, fitting
 from sysdesign.conversations.view import View
 from sysdesign.errors import ConfigError, LimitError

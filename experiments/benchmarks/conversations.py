@@ -22,10 +22,10 @@ from conversation_samples import diagrams
 
 from sysdesign.config.conversations import ConversationsConfig
 from sysdesign.conversations.checks import problem
+from sysdesign.conversations.drafts import draft
 from sysdesign.conversations.families.catalogue import FAMILIES
 from sysdesign.conversations.sieve import names_elsewhere, sieve
 from sysdesign.conversations.slots import NUMBER, printed_numbers
-from sysdesign.conversations.stage import draft
 from sysdesign.prompts import headline_prompts, seed_prompts
 from sysdesign.records import DiagramRecord, Turn
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 from sysdesign.artifacts import Artifact
 from sysdesign.config.conversations import ConversationsConfig, OfflineTeacherConfig
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.conversations import essays
 from sysdesign.conversations.card import card
-from sysdesign.conversations.families.catalogue import FAMILIES
-from sysdesign.conversations.offline import OfflineTeacher
+from sysdesign.conversations.drafts import chosen_families, draft
 from sysdesign.conversations.sieve import sieve
-from sysdesign.conversations.structures import SHAPES
-from sysdesign.errors import ConfigError, LimitError
-from sysdesign.prompts import SeedPrompt, headline_prompts, seed_prompts
-from sysdesign.records import Conversation, DiagramRecord, MetricLog, Rejected, Report, read_jsonl, write_jsonl
+from sysdesign.errors import LimitError
+from sysdesign.prompts import headline_prompts, seed_prompts
+from sysdesign.records import DiagramRecord, MetricLog, Rejected, Report, read_jsonl, write_jsonl
 
 
 class ConversationsReport(Report):
@@ -65,7 +61,7 @@ def conversations(
     Raises: ConfigError (unknown family; terms not confirmed; unknown or retired model; missing key), LimitError (nothing left to
     keep; the budget would be passed), ServiceError (the provider refused).
     """
-    names = _families(cfg)
+    names = chosen_families(cfg)
     records = {r.id: r for r in read_jsonl(diagrams.path / "diagrams.jsonl", DiagramRecord)}
     seeds, held_out = seed_prompts(), headline_prompts()
     drafts = draft(cfg, names, seed, list(records.values()), seeds)
@@ -96,38 +92,3 @@ def conversations(
     log.metrics(report.metrics())
     log.file(out / "card.md")
     return report
-
-
-def draft(
-    cfg: ConversationsConfig, names: tuple[str, ...], seed: int, records: list[DiagramRecord], seeds: tuple[SeedPrompt, ...]
-) -> list[Conversation]:
-    """The offline teacher's conversations: the result itself, or what a live teacher words anew."""
-    turns = len(records) * cfg.per_diagram * (1 + cfg.max_turns) / 2 + cfg.text_only
-    teacher = OfflineTeacher(names, max_turns=cfg.max_turns, skeleton_cap=max(2, int(cfg.skeleton_share * turns * 0.8)), shapes=cfg.shapes)
-    made: list[Conversation] = []
-    for record in records:
-        asked: set[str] = set()
-        for index in range(cfg.per_diagram):
-            found = teacher.converse(record, f"{record.id}-q{index}", random.Random(f"{seed}/{record.id}/{index}"), asked)
-            if found is not None:
-                made.append(found)
-    for index in range(cfg.text_only):
-        prompt, round_ = seeds[index % len(seeds)], index // len(seeds)
-        # neighbouring seeds start at different plans, so that a short run sees every plan
-        plan = round_ + index % len(seeds)
-        made.append(essays.converse(prompt, plan, f"{prompt.id}-t{round_}", random.Random(f"{seed}/{prompt.id}/{round_}"), cfg.max_turns))
-    return made
-
-
-def _families(cfg: ConversationsConfig) -> tuple[str, ...]:
-    import difflib
-
-    for name in cfg.families:
-        if name not in FAMILIES:
-            near = difflib.get_close_matches(name, FAMILIES, 1)
-            do = f"did you mean {near[0]}?" if near else f"choose among {', '.join(FAMILIES)}"
-            raise ConfigError("conversations.families", "must name question families", do, name)
-    for shape in cfg.shapes:
-        if shape not in SHAPES:
-            raise ConfigError("conversations.shapes", "must name answer shapes", f"choose among {', '.join(SHAPES)}", shape)
-    return cfg.families or tuple(FAMILIES)
