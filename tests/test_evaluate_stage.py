@@ -78,11 +78,8 @@ def test_the_stage_asks_what_ships_and_ends_with_a_verdict(inputs: dict[str, Art
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert sum(line["set"] == "headline" for line in lines) == 60 and {line["model"] for line in lines} == {"base", "tuned"}
     verdict = json.loads((tmp_path / "verdict.json").read_text())
-    assert (
-        set(verdict["lineage"]["gguf"]) >= {"gguf/base-q8_0.gguf", "gguf/model-q8_0.gguf"}
-        and "n >=" in verdict["power"]
-        or "unknown" in verdict["power"]
-    )
+    assert set(verdict["lineage"]["gguf"]) >= {"gguf/base-q8_0.gguf", "gguf/model-q8_0.gguf"}
+    assert "unknown" in verdict["power"]
     assert (tmp_path / "report.html").stat().st_size > 50_000 and not (tmp_path / ".pictures").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.jsonl", "report.html", "scores.json", "verdict.json"]
 
