@@ -23,9 +23,7 @@ class Batched(Protocol):
         ...
 
 
-def reply_all(
-    model: ChatModel, conversations: Sequence[Sequence[Message]], *, max_tokens: int, seed: int
-) -> Iterator[tuple[int, Reply]]:
+def reply_all(model: ChatModel, conversations: Sequence[Sequence[Message]], *, max_tokens: int, seed: int) -> Iterator[tuple[int, Reply]]:
     """(index, reply) in order, yielded group by group so that a caller can keep each answer as soon as it exists."""
     if isinstance(model, Batched):
         for start in range(0, len(conversations), model.group):

@@ -78,7 +78,9 @@ class Local:
         asked = inputs["attention_mask"].sum(dim=1).tolist()
         seconds = (time.perf_counter() - start) / len(conversations)
         ends = self._ends()
-        return [_reply(self._processor.tokenizer, ids, ends, count, seconds) for ids, count in zip(out[:, width:].tolist(), asked, strict=True)]
+        return [
+            _reply(self._processor.tokenizer, ids, ends, count, seconds) for ids, count in zip(out[:, width:].tolist(), asked, strict=True)
+        ]
 
     def close(self) -> None:
         """Drop the weights."""
