@@ -12,33 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from sysdesign.evaluate import structure
+from sysdesign.evaluate.choices import OPPOSITES, SAME_CHOICE, hedges, item_of, named_choice, option, stated_set
 from sysdesign.evaluate.names import foreign_technologies, match_names, mentioned, normal
 from sysdesign.evaluate.numbers import arithmetic, close, stated
-from sysdesign.evaluate.stating import CONCLUDES, STEP, marked, pick, sentences
+from sysdesign.evaluate.stating import marked
 from sysdesign.graph import Architecture, Record
 from sysdesign.records import Check
 
 IOU = 0.5  # the usual threshold for "found it"
-_OPPOSITES = (
-    ("yes", "no"), ("sync", "async"), ("synchronous", "asynchronous"), ("true", "false"), ("strong", "eventual"), ("hard", "soft"),
-    ("left", "right"), ("above", "below"), ("read", "write"), ("public", "private"), ("push", "pull"),
-)  # fmt: skip
-_SAME_CHOICE = {
-    "synchronous": "sync",
-    "synchronously": "sync",
-    "asynchronous": "async",
-    "asynchronously": "async",
-    "true": "yes",
-    "false": "no",
-}
 _KEYS = ("answer", "result", "value", "choice", "name", "component")
-_NONE = re.compile(
-    r"\W*(?:no\b|none\b|nothing\b|nobody\b|not one\b|there (?:is|are) (?:no|none)\b|\[\s*\]|the (?:list|set) is empty)", re.IGNORECASE
-)
-_BULLET = re.compile(r"(?m)^\s*(?:[-*•+]|\d{1,2}[.)])\s.*$")
-_DENIES = re.compile(
-    r"\b(?:no|not|none|never|n't|without|lacks?|absent|missing|neither|cannot|can't|isn't|doesn't|don't|unable|nothing|unanswerable|"
-    r"unknown|unspecified|false premise|nowhere)\b|n't\b", re.IGNORECASE)  # fmt: skip
 _NO_ANSWER = re.compile(
     r"(?:(?:cannot|can't|can not|could not|impossible to|not possible to|unable to|no way to)\s+(?:be\s+)?(?:tell|told|say|said|"
     r"answer|determine|know|"
@@ -103,44 +85,23 @@ def _number(check: Check, text: str) -> Score:
 
 def _choice(check: Check, text: str, graph: Architecture | None, question: str) -> Score:
     expected = str(check.expected)
-    options = next((pair for pair in _OPPOSITES if normal(expected) in pair), None)
+    options = next((pair for pair in OPPOSITES if normal(expected) in pair), None)
     value = next((v[key] for v in structure.json_values(text) if isinstance(v, dict) for key in _KEYS if isinstance(v.get(key), str)), None)
     plain = value or marked(text) or text
     if options:
-        said = _option(plain, options)
-        right = said == _SAME_CHOICE.get(normal(expected), normal(expected))
+        said = option(plain, options)
+        right = said == SAME_CHOICE.get(normal(expected), normal(expected))
     else:
         known = list(dict.fromkeys([expected, *(_values(graph) if graph else [])]))
-        said = _named_choice(plain, known, set(mentioned(question, known))) or _named_choice(plain, known, set()) or _item_of(plain)
-        right = said is not None and bool(match_names([said], [expected])) and not _hedges(plain, known)
+        said = named_choice(plain, known, set(mentioned(question, known))) or named_choice(plain, known, set()) or item_of(plain)
+        right = said is not None and bool(match_names([said], [expected])) and not hedges(plain, known)
     fault = () if right else (f"says {said}, is {expected}" if said else "chooses nothing",)
     return Score(value=float(right), parts={"choice": float(right)}, faults=fault)
 
 
-def _named_choice(text: str, known: Sequence[str], subject: set[str]) -> str | None:
-    named = [found[0] for sentence in sentences(text) if (found := [name for name in mentioned(sentence, known) if name not in subject])]
-    return pick(named, lambda a, b: a == b, concludes=_concludes(text))
-
-
-def _option(text: str, options: tuple[str, str]) -> str | None:
-    """Which of two opposites the text settles on: a sentence that opens with one, else the one it ends up saying."""
-    every = {spelling for pair in _OPPOSITES if set(pair) & set(options) for spelling in pair} | set(options)
-    every |= {long for long, short in _SAME_CHOICE.items() if {short, long} & every}
-    said = [[_SAME_CHOICE.get(w, w) for w in re.findall(r"[a-z]+", sentence.lower()) if w in every] for sentence in sentences(text)]
-    opening = [words[0] for words, sentence in zip(said, sentences(text), strict=True) if words and _opens(sentence, every)]
-    if opening:
-        return opening[-1] if _concludes(text) else opening[0]
-    plain = [words[0] for words in said if words]
-    if plain:
-        return pick(plain, lambda a, b: a == b, concludes=True)
-    if "yes" in options and len(text.split()) > 2:  # a sentence instead of the word
-        return "no" if _DENIES.search(sentences(text)[0] if sentences(text) else "") else "yes"
-    return None
-
-
 def _set(expected: list[str], text: str, graph: Architecture | None, question: str) -> Score:
     known = list(dict.fromkeys([*expected, *(_names(graph) if graph else [])]))
-    items = _stated_set(text, known, question)
+    items = stated_set(text, known, question)
     if items is None:
         return Score(value=0.0, parts={"set_f1": 0.0, "set_exact": 0.0, "hallucination": 0.0}, faults=("names nothing",))
     if not expected or not items:
@@ -153,43 +114,6 @@ def _set(expected: list[str], text: str, graph: Architecture | None, question: s
     missing = [name for j, name in enumerate(expected) if j not in hit.values()]
     wrong = [name for i, name in enumerate(items) if i not in hit]
     return Score(value=f1, parts=parts, faults=_differences(missing, wrong))
-
-
-def _stated_set(text: str, known: Sequence[str], question: str) -> list[str] | None:
-    """The names an answer lists; [] when it says that there are none, None when it says nothing of the kind.
-
-    A list of short items is taken as it is. In prose names that the question mentions are its subject and not part of the answer.
-    """
-    plain = marked(text) or text
-    if plain.lstrip().startswith(("[", "{", "```")) and (items := structure.listed(plain)) is not None:
-        return _resolved(items, known)
-    said = sentences(plain)
-    if not said or any(_NONE.match(sentence) for sentence in (said[0], said[-1])):
-        return [] if said else None
-    prose = sentences(_BULLET.sub("", plain))
-    named = mentioned(plain, known)
-    if prose and not re.sub(r"\band\b|[\W_]", "", _without(plain, named)):
-        return named  # nothing but names
-    subject = set(mentioned(question, known))
-    outside = [found for sentence in prose if (found := [name for name in mentioned(sentence, known) if name not in subject])]
-    concludes = bool(prose) and (_concludes(plain) or not mentioned(prose[0], known))
-    if chosen := pick(outside, lambda a, b: set(a) == set(b), concludes=concludes):
-        return chosen
-    inside = [found for sentence in prose if (found := mentioned(sentence, known))]  # a question that lists all names excludes nothing
-    items = structure.listed(plain)
-    if items is not None and (not inside or any(sentence.endswith(":") for sentence in prose)):
-        return _resolved(items, known)
-    return pick(inside, lambda a, b: set(a) == set(b), concludes=concludes) or named or None
-
-
-def _resolved(items: Sequence[str], known: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(name for item in items for name in (mentioned(item, known) or [item])))
-
-
-def _without(text: str, names: Sequence[str]) -> str:
-    for name in sorted(names, key=len, reverse=True):
-        text = re.sub(re.escape(name), "", text, flags=re.IGNORECASE)
-    return text
 
 
 def _edges(expected: Any, text: str, graph: Architecture | None) -> Score:
@@ -313,25 +237,6 @@ def _iou(a: Sequence[float], b: Sequence[float]) -> float:
     shared = max(0.0, width) * max(0.0, height)
     area = [max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (a, b)]
     return shared / (sum(area) - shared) if sum(area) - shared > 0 else 0.0
-
-
-def _concludes(text: str) -> bool:
-    return bool(CONCLUDES.search(text) or STEP.search(text))
-
-
-def _opens(sentence: str, words: set[str]) -> bool:
-    return (re.findall(r"[a-z]+", sentence.lower()) or [""])[0] in words
-
-
-def _hedges(text: str, known: Sequence[str]) -> bool:
-    """Names two and leaves it open: "Orders or Users"."""
-    first = next(iter(sentences(text)), "")
-    return len(mentioned(first, known)) > 1 and re.search(r"\b(?:either|or)\b", first, re.IGNORECASE) is not None
-
-
-def _item_of(line: str) -> str | None:
-    words = re.sub(r"^(?:it is|it's|the|that is|this is)\s+", "", line.strip(" ."), flags=re.IGNORECASE)
-    return words if 0 < len(words.split()) <= 4 else None
 
 
 def mentioned_in(text: str, names: Sequence[str]) -> str:
