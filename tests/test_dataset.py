@@ -70,6 +70,17 @@ def test_every_row_is_what_the_processor_makes_of_it(made: tuple[Artifact, Datas
         assert learned == "".join(answer + "<|im_end|>" for answer in answers), "every answer with its end mark, and nothing else"
 
 
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_other_families_compile_with_their_own_picture_grid(family: str, inputs: Inputs, tmp_path: Path) -> None:
+    base = world.tiny_base(tmp_path / "base", family=family)
+    talks = world.conversations(tmp_path / "talks", world.talks(36, 36))
+    found, report = run(CFG, tmp_path / "out", {**inputs, "base": base, "conversations": talks})
+    compiled = json.loads((found.path / "compile.json").read_text())
+    side = 32 if family == "qwen3_vl" else 28
+    assert compiled["picture"]["side"] == side and len(compiled["checked_whole"]) == 24 and report.rejected == 0
+    assert all(one["width"] % side == one["height"] % side == 0 for one in compiled["sizes"])
+
+
 def test_splits_share_no_topology_and_no_picture_and_the_held_out_style_is_only_tested(made: tuple[Artifact, DatasetReport]) -> None:
     seen = {split: load_split(made[0], split) for split in ("train", "val", "test")}
     for kind in ("topology", "images"):
