@@ -51,7 +51,7 @@ STAGES = {
         Stage(
             "evaluate",
             ("dataset", "diagrams", "export", "train", "base"),
-            ("evaluate/headline.v1.yaml", "evaluate/judge.v1.md", "student/system.v1.md"),
+            ("evaluate/headline.v1.yaml", "evaluate/judge.v1.md", "evaluate/judge_pairs.v1.yaml", "student/system.v1.md"),
         ),
         Stage("deploy", ("export",), acts=True),
     )
