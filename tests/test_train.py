@@ -22,7 +22,24 @@ from sysdesign.models.rows import fingerprint, load_split
 from sysdesign.records import NullLog, Row, write_jsonl
 from sysdesign.train.stage import TrainReport, train
 
-WORDS = "gateway orders service redis cache three replicas at two hundred requests a second through the queue".split()
+WORDS = [
+    "gateway",
+    "orders",
+    "service",
+    "redis",
+    "cache",
+    "three",
+    "replicas",
+    "at",
+    "two",
+    "hundred",
+    "requests",
+    "a",
+    "second",
+    "through",
+    "the",
+    "queue",
+]
 SHORT: dict[str, Any] = {
     "lora": LoraConfig(rank=4, alpha=8), "batch": 4, "max_steps": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_steps": 2,
     "save_steps": 2, "answers": 1, "answer_tokens": 4,
@@ -31,7 +48,18 @@ SHORT: dict[str, Any] = {
 
 def artifact(folder: Path, stage: str, digest: str) -> Artifact:
     manifest = Manifest(
-        stage=stage, version=1, key=digest, digest=digest, seed=0, config={}, inputs={}, prompts={}, report={}, files=(), created="", seconds=0
+        stage=stage,
+        version=1,
+        key=digest,
+        digest=digest,
+        seed=0,
+        config={},
+        inputs={},
+        prompts={},
+        report={},
+        files=(),
+        created="",
+        seconds=0,
     )
     return Artifact(stage, digest, digest, folder, manifest)
 
@@ -176,7 +204,9 @@ def test_a_loss_that_is_not_finite_names_the_last_good_step(inputs: dict[str, Ar
     shutil.copytree(inputs["dataset"].path, tmp_path / "dataset")
     rows = load_split(inputs["dataset"], "train")
     said = {"role": "user", "content": [{"type": "text", "text": "a # here"}]}
-    write_jsonl(tmp_path / "dataset" / "rows" / "train.jsonl", [*rows[:-1], rows[3].model_copy(update={"messages": (said, *rows[3].messages[1:])})])
+    write_jsonl(
+        tmp_path / "dataset" / "rows" / "train.jsonl", [*rows[:-1], rows[3].model_copy(update={"messages": (said, *rows[3].messages[1:])})]
+    )
     broken = {"base": artifact(tmp_path / "base", "base", "c" * 64), "dataset": artifact(tmp_path / "dataset", "dataset", "d" * 64)}
     with pytest.raises(LimitError, match=r"step \d+ was the last finite one.*lower train.learning_rate"):
         run(tmp_path / "out", broken)

@@ -46,7 +46,15 @@ def test_predicted_memory_is_at_most_a_tenth_above_what_an_h200_measured_and_nev
 ) -> None:
     """Measured by experiments/benchmarks/train_h200.py, 2026-11-22: NF4, 1,519 tokens a sample, 450 of them learned from."""
     predicted = memory.peak_bytes(
-        QWEN2_VL_7B, TrainConfig(), tokens=1519 * samples, trained=450 * samples, full=full, lean=lean, weights="nf4", fp8="no", vision=False
+        QWEN2_VL_7B,
+        TrainConfig(),
+        tokens=1519 * samples,
+        trained=450 * samples,
+        full=full,
+        lean=lean,
+        weights="nf4",
+        fp8="no",
+        vision=False,
     )
     assert measured_gib <= predicted / memory.GIB <= 1.1 * measured_gib
 

@@ -36,7 +36,7 @@ def log(out: Path, name: str, **values: Any) -> None:
         file.write(line + "\n")
 
 
-def build_base(folder: Path, tiny: bool) -> None:
+def build_base(folder: Path, tiny: bool, layers: int = 28) -> None:
     """A model folder of the 7B shape with random weights, and a processor whose special tokens sit at their published places."""
     import torch
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -46,15 +46,27 @@ def build_base(folder: Path, tiny: bool) -> None:
     tokenizer = maker._tokenizer(["gateway calls the orders service " * 8] * 40, 600, maker.chat_template("qwen2_vl"))
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")}
     text: dict[str, Any] = {
-        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": layers, "num_attention_heads": 28, "num_key_value_heads": 4,
         "vocab_size": 152064, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
     }  # fmt: skip
     vision = {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
     if tiny:
-        text |= {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1024}
+        text |= {
+            "hidden_size": 256,
+            "intermediate_size": 512,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 1024,
+        }
         text["rope_parameters"]["mrope_section"] = [8, 12, 12]
         vision = {"depth": 2, "embed_dim": 64, "hidden_size": 256, "num_heads": 4, "mlp_ratio": 2, "patch_size": 14}
-    text |= {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text |= {
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     config = Qwen2VLConfig(
         text_config=text, vision_config=vision, tie_word_embeddings=False, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"], dtype="bfloat16",
@@ -69,7 +81,9 @@ def build_base(folder: Path, tiny: bool) -> None:
     maker._processor("qwen2_vl", tokenizer).save_pretrained(folder)
 
 
-def make_samples(folder: Path, processor: Any, count: int, tiny: bool, text_tokens: int = TEXT_TOKENS, picture: tuple[int, int] = PICTURE) -> list[Any]:
+def make_samples(
+    folder: Path, processor: Any, count: int, tiny: bool, text_tokens: int = TEXT_TOKENS, picture: tuple[int, int] = PICTURE
+) -> list[Any]:
     import numpy as np
     import torch
     from PIL import Image
@@ -96,7 +110,9 @@ def make_samples(folder: Path, processor: Any, count: int, tiny: bool, text_toke
         learned = min(LEARNED, text // 2 if tiny else text - 60)
         labels[-learned:] = ids[-learned:]
         positions, _ = empty.get_rope_index(
-            torch.from_numpy(ids)[None], mm_token_type_ids=torch.from_numpy((ids == special["<|image_pad|>"]).astype(np.int32))[None], image_grid_thw=torch.tensor([grid])
+            torch.from_numpy(ids)[None],
+            mm_token_type_ids=torch.from_numpy((ids == special["<|image_pad|>"]).astype(np.int32))[None],
+            image_grid_thw=torch.tensor([grid]),
         )
         samples.append(Sample(f"s{index}", ids, labels, positions[:, 0].numpy(), (path,), (grid,)))
     return samples
@@ -138,7 +154,12 @@ class Meter:
                 if index == 1:
                     result["warm_s"] = round(time.perf_counter() - begun, 1)
             median = statistics.median(seconds[2:])
-            result |= {"tokens_per_s": round(step["tokens"] / median), "ms": round(median * 1e3, 1), "passes": len(step["passes"]), "losses": [round(x, 5) for x in losses]}
+            result |= {
+                "tokens_per_s": round(step["tokens"] / median),
+                "ms": round(median * 1e3, 1),
+                "passes": len(step["passes"]),
+                "losses": [round(x, 5) for x in losses],
+            }
             if self.cuda:
                 result["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         except Exception as error:
@@ -210,7 +231,13 @@ def ours(out: Path, folder: Path, tiny: bool, timed: int) -> None:
     shape = memory.read_shape(folder)
     start = time.perf_counter()
     model = add_adapter(load_base(folder, weights="nf4", dtype=dtype, device=device), cfg.lora, 0)
-    log(out, "load nf4", seconds=round(time.perf_counter() - start, 1), adapter=sum(p.numel() for p in model.parameters() if p.requires_grad), sample_tokens=length)
+    log(
+        out,
+        "load nf4",
+        seconds=round(time.perf_counter() - start, 1),
+        adapter=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        sample_tokens=length,
+    )
     whole = model.get_base_model().model
 
     pixels = features.Pictures(processor, dtype, None)
@@ -246,7 +273,9 @@ def ours(out: Path, folder: Path, tiny: bool, timed: int) -> None:
     speeds = {"sdpa": 0.0}
     for kernel in ("flash",) if cuda else ():
         path.kernel = kernel
-        speeds[kernel] = meter.steps(f"+ cached + {kernel} attention over packed samples", model, path.loss, step, batch=8).get("tokens_per_s", 0.0)
+        speeds[kernel] = meter.steps(f"+ cached + {kernel} attention over packed samples", model, path.loss, step, batch=8).get(
+            "tokens_per_s", 0.0
+        )
     path.kernel = fastest = max(speeds, key=lambda k: speeds[k])
     if cuda:
         path.ops = elementwise("compiled")
@@ -267,12 +296,23 @@ def ours(out: Path, folder: Path, tiny: bool, timed: int) -> None:
         ("planner: 2 samples a pass, lean", 2 * length, 0, layers),
         ("planner: 1 sample a pass, all kept", length, layers, 0),
     ):
-        predicted = memory.peak_bytes(shape, cfg, tokens=tokens, trained=LEARNED * tokens // length, full=full, lean=lean, weights="nf4", fp8="no", vision=False)
+        predicted = memory.peak_bytes(
+            shape, cfg, tokens=tokens, trained=LEARNED * tokens // length, full=full, lean=lean, weights="nf4", fp8="no", vision=False
+        )
         path.levels = tuple([0] * (layers - full - lean) + [1] * lean + [2] * full)
         one = on_device(Feed(samples, kept, token, pad, tokens, False).step(eight), device)
         meter.steps(name, model, path.loss, one, batch=8, predicted_gib=round(predicted / memory.GIB, 2))
     for room in (12.0, 24.0):
-        chosen = memory.plan(shape, cfg, lengths=[length] * 8, trained_share=LEARNED / length, free_gib=room if not tiny else 200.0, fp8=False, vision=False, tflops=700)
+        chosen = memory.plan(
+            shape,
+            cfg,
+            lengths=[length] * 8,
+            trained_share=LEARNED / length,
+            free_gib=room if not tiny else 200.0,
+            fp8=False,
+            vision=False,
+            tflops=700,
+        )
         path.levels = tuple(chosen.levels())
         one = on_device(Feed(samples, kept, token, pad, chosen.micro_tokens, False).step(eight), device)
         meter.steps(f"planner's choice for {room:.0f} GiB", model, path.loss, one, batch=8, plan=chosen.model_dump())
@@ -294,7 +334,19 @@ def ours(out: Path, folder: Path, tiny: bool, timed: int) -> None:
 
 
 def fp8(
-    out: Path, path: Any, model: Any, meter: Meter, samples: list[Any], kept: Any, cfg: Any, shape: Any, step: dict[str, Any], small: list[Any], folder: Path, kernel: str, ids: Any
+    out: Path,
+    path: Any,
+    model: Any,
+    meter: Meter,
+    samples: list[Any],
+    kept: Any,
+    cfg: Any,
+    shape: Any,
+    step: dict[str, Any],
+    small: list[Any],
+    folder: Path,
+    kernel: str,
+    ids: Any,
 ) -> None:
     """e4m3 products on the same NF4 weights: codes kept, or made from NF4 at every use."""
     import torch
@@ -310,8 +362,12 @@ def fp8(
         for layer in path.layers:
             for group in (layer.qkv, layer.out, layer.gate_up, layer.down):
                 use_fp8(group, mode)
-        predicted = memory.peak_bytes(shape, cfg, tokens=8 * length, trained=LEARNED * 8, full=layers, lean=0, weights="nf4", fp8=mode, vision=False)
-        good = meter.steps(f"fp8 products, codes {mode}, all kept", model, path.loss, step, batch=8, predicted_gib=round(predicted / memory.GIB, 2))
+        predicted = memory.peak_bytes(
+            shape, cfg, tokens=8 * length, trained=LEARNED * 8, full=layers, lean=0, weights="nf4", fp8=mode, vision=False
+        )
+        good = meter.steps(
+            f"fp8 products, codes {mode}, all kept", model, path.loss, step, batch=8, predicted_gib=round(predicted / memory.GIB, 2)
+        )
         if "error" in good:
             continue
         if mode == "kept":
@@ -326,7 +382,9 @@ def fp8(
             meter.steps("fp8 products, 4 samples of 4,095 tokens", model, path.loss, one, batch=4)
         for room in (12.0, 24.0):
             try:
-                chosen = memory.plan(shape, cfg, lengths=[length] * 8, trained_share=LEARNED / length, free_gib=room, fp8=True, vision=False, tflops=700)
+                chosen = memory.plan(
+                    shape, cfg, lengths=[length] * 8, trained_share=LEARNED / length, free_gib=room, fp8=True, vision=False, tflops=700
+                )
             except Exception as error:
                 log(out, f"fp8 plan for {room}", error=str(error))
                 continue
@@ -361,7 +419,9 @@ def check_kernels(out: Path) -> None:
     found = {}
     for name, arguments in cases.items():
         try:
-            pairs = [x if isinstance(x, tuple) else (x,) for x in (getattr(kernels, name)(*arguments), getattr(elementwise, name)(*arguments))]
+            pairs = [
+                x if isinstance(x, tuple) else (x,) for x in (getattr(kernels, name)(*arguments), getattr(elementwise, name)(*arguments))
+            ]
             found[name] = max(float((a.float() - b.float()).abs().max() / b.float().abs().max()) for a, b in zip(*pairs, strict=True))
         except Exception as error:
             found[name] = f"{type(error).__name__}: {str(error)[:200]}"
@@ -383,10 +443,9 @@ def profile(out: Path, name: str, path: Any, model: Any, step: dict[str, Any]) -
 
 
 def unsloth(out: Path, folder: Path, tiny: bool, timed: int, flag: Path, counts: tuple[int, ...] = (8,)) -> None:
-    from unsloth import FastVisionModel  # noqa: F401  # patches transformers, so it comes first
-
     import torch
     from transformers import AutoProcessor
+    from unsloth import FastVisionModel  # noqa: F401  # patches transformers, so it comes first
 
     from sysdesign.config.train import TrainConfig
     from sysdesign.train import features
@@ -396,10 +455,22 @@ def unsloth(out: Path, folder: Path, tiny: bool, timed: int, flag: Path, counts:
     while not flag.exists():
         time.sleep(0.5)
     model = load_unsloth(folder, TrainConfig(), 0)
-    log(out, "unsloth loaded", adapter=sum(p.numel() for p in model.parameters() if p.requires_grad), names=sorted(n for n, p in model.named_parameters() if p.requires_grad)[:2])
+    log(
+        out,
+        "unsloth loaded",
+        adapter=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        names=sorted(n for n, p in model.named_parameters() if p.requires_grad)[:2],
+    )
     processor = AutoProcessor.from_pretrained(folder)
     samples = make_samples(folder, processor, 8, tiny)
-    feed = Feed(samples, features.Pictures(processor, torch.bfloat16, None), processor.tokenizer.convert_tokens_to_ids(processor.image_token), processor.tokenizer.pad_token_id, 10**9, True)
+    feed = Feed(
+        samples,
+        features.Pictures(processor, torch.bfloat16, None),
+        processor.tokenizer.convert_tokens_to_ids(processor.image_token),
+        processor.tokenizer.pad_token_id,
+        10**9,
+        True,
+    )
     meter = Meter(out, timed)
 
     def loss(batch: dict[str, Any], total: float) -> Any:
@@ -428,7 +499,18 @@ def main() -> None:
     flag.unlink(missing_ok=True)
     child = None
     if "unsloth" in args.only:
-        command = [sys.executable, __file__, "--out", str(args.out), "--folder", str(args.folder), "--timed", str(args.timed), "--flag", str(flag)]
+        command = [
+            sys.executable,
+            __file__,
+            "--out",
+            str(args.out),
+            "--folder",
+            str(args.folder),
+            "--timed",
+            str(args.timed),
+            "--flag",
+            str(flag),
+        ]
         with (args.out / "unsloth.log").open("w") as file:
             child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     start = time.perf_counter()

@@ -1,7 +1,8 @@
 """Causal attention over packed samples: each token sees only its own sample, with no mask tensor and no padding.
 
-`flash` is torch's kernel for sequences of different lengths laid end to end (CUDA, 16 bit); `sdpa` calls torch's attention once for each
-sample and runs anywhere. cuDNN's kernel for packed sequences gave NaN gradients and a third of the speed (torch 2.11, H200), so it is not here.
+`flash` is torch's kernel for sequences of different lengths laid end to end (CUDA, 16 bit); `sdpa` calls torch's attention once for
+each sample and runs anywhere. cuDNN's kernel for packed sequences gave NaN gradients at a third of the speed (torch 2.11, H200,
+2026-11), so it is not here.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def attend_back(
     for a, b in zip(pack.edges, pack.edges[1:], strict=False):
         with torch.enable_grad():
             ins = [x[a:b].detach().requires_grad_() for x in (q, k, v)]
-            part = _one(*ins, scale)
+            part = _one(ins[0], ins[1], ins[2], scale)
         parts.append(torch.autograd.grad(part, ins, grad[a:b]))
     dq, dk, dv = (torch.cat(x) for x in zip(*parts, strict=True))
     return dq, dk, dv

@@ -60,6 +60,9 @@ def choose(cfg: TrainConfig, machine: Machine) -> PeftBackend | UnslothBackend:
     """What `auto` means here. Raises ToolError when the asked-for backend cannot run."""
     match cfg.backend:
         case PeftBackend():
+            if machine.device == "cuda" and machine.capability < (8, 0) and not cfg.backend.plain:
+                law = "the fast path needs bf16, so an Ampere card or newer"
+                raise ToolError("train.backend.kind", law, "use --train.backend.kind unsloth, or --train.backend.plain true", machine.name)
             return cfg.backend
         case UnslothBackend():
             if machine.device != "cuda":
@@ -68,8 +71,8 @@ def choose(cfg: TrainConfig, machine: Machine) -> PeftBackend | UnslothBackend:
                 raise ToolError("train.backend.kind", "unsloth must be installed", "pip install '.[unsloth]'", "unsloth")
             return cfg.backend
         case AutoBackend():
-            if machine.device == "cuda" and machine.capability < (8, 0) and find_spec("unsloth") is not None:
-                return UnslothBackend()  # before Ampere there is no bf16, and the fast path has no loss scaling for fp16
+            if machine.device == "cuda" and machine.capability < (8, 0):  # no bf16, and the fast path has no loss scaling for fp16
+                return UnslothBackend() if find_spec("unsloth") is not None else PeftBackend(plain=True)
             return PeftBackend(fast=cfg.backend.fast)
 
 

@@ -43,7 +43,8 @@ class Packed:
                 return x
             return (x.pin_memory() if torch.device(device).type == "cuda" else x).to(device, non_blocking=True)
 
-        moved = {name: move(getattr(self, name)) for name in ("ids", "positions", "keep", "targets", "starts", "spots", "features", "pixels", "grids")}
+        names = ("ids", "positions", "keep", "targets", "starts", "spots", "features", "pixels", "grids")
+        moved = {name: move(getattr(self, name)) for name in names}
         return Packed(**moved, edges=self.edges, deep=tuple(x for x in map(move, self.deep) if x is not None))  # type: ignore[arg-type]
 
 

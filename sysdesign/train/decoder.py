@@ -64,10 +64,10 @@ def layers_of(text: Any, dtype: torch.dtype, fp8: Literal["no", "kept", "made"])
         counts = (groups[0][0].out_features // width, groups[0][1].out_features // width, width)
         head_norms = (attention.q_norm.weight.detach(), attention.k_norm.weight.detach()) if hasattr(attention, "q_norm") else None
         norms = (block.input_layernorm.weight.detach(), block.post_attention_layernorm.weight.detach())
-        joined = [group_of(group, dtype, fp8) for group in groups]
+        qkv, out, gate_up, down = (group_of(group, dtype, fp8) for group in groups)
         eps = float(block.input_layernorm.variance_epsilon)
         modules = tuple(tuple(group) for group in groups)
-        layers.append(Layer(*joined, modules, norms, head_norms, counts, eps, float(attention.scaling)))
+        layers.append(Layer(qkv, out, gate_up, down, modules, norms, head_norms, counts, eps, float(attention.scaling)))
     return tuple(layers)
 
 
@@ -172,6 +172,7 @@ def _backward(
         d_mixed = torch.zeros_like(flat).index_copy_(0, batch.keep, d_mixed)
         d_middle = torch.zeros_like(x).index_copy_(0, batch.keep, d_middle)
     q, k, v = _queries(qkv, layer, batch)
+    assert d_mixed is not None
     d_q, d_k, d_v = attend_back(d_mixed.view_as(mixed), q, k, v, mixed, tuple(own), batch.pack, layer.scale, batch.kernel)
     d_qkv = _queries_back(d_q, d_k, d_v, qkv, layer, batch)
     d_in, g_qkv = layer.qkv.backward(d_qkv, ops.norm(x, layer.norms[0], layer.eps), inner_qkv, ops, need_input)

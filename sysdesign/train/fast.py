@@ -20,7 +20,14 @@ class FastPath:
     """Holds the joined frozen weights of a PEFT-wrapped Qwen-VL model; the adapters stay PEFT's own parameters."""
 
     def __init__(
-        self, wrapped: Any, *, dtype: torch.dtype, fp8: Literal["no", "kept", "made"], ops: Literal["eager", "compiled", "triton"], attention: str, levels: Sequence[int]
+        self,
+        wrapped: Any,
+        *,
+        dtype: torch.dtype,
+        fp8: Literal["no", "kept", "made"],
+        ops: Literal["eager", "compiled", "triton"],
+        attention: str,
+        levels: Sequence[int],
     ) -> None:
         """`levels`: what each decoder layer keeps for the backward pass, see `decoder.py`."""
         whole = wrapped.get_base_model()

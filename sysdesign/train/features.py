@@ -75,7 +75,7 @@ def fill(folder: Path, model: Any, pictures: Pictures, samples: Sequence[Sample]
         tensors = {"features": features, **{f"deep{i}": d for i, d in enumerate(deep)}}
         partial = folder / f".{digest}.{os.getpid()}.tmp"
         save_file({name: t.to(pictures.dtype).cpu().contiguous() for name, t in tensors.items()}, partial)
-        os.replace(partial, folder / f"{digest}.safetensors")
+        partial.replace(folder / f"{digest}.safetensors")
     return len(missing)
 
 
@@ -105,5 +105,5 @@ _DIGESTS: dict[tuple[str, int, int], str] = {}
 def _alone(path: Path, grid: tuple[int, int, int]) -> Sample:
     import numpy as np
 
-    none = np.zeros(0, dtype=np.int64)
+    none: Any = np.zeros(0, dtype=np.int64)
     return Sample("", none, none, none, (path,), (grid,))

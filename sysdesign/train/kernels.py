@@ -5,6 +5,7 @@ recomputes both halves of a concatenation and divides indices by run-time sizes.
 the tensors it reads, which saves one read and one write of the widest tensors of the network.
 """
 
+# mypy: ignore-errors
 from __future__ import annotations
 
 import torch
@@ -190,7 +191,9 @@ def gated(raw: Tensor, inner: Tensor, b_gate: Tensor, b_up: Tensor) -> Tensor:
     tokens, width, rank = len(raw), raw.shape[1] // 2, b_gate.shape[1]
     act = raw.new_empty(tokens, width)
     grid = (triton.cdiv(width, 128), triton.cdiv(tokens, 64))
-    _gated[grid](raw, inner, b_gate, b_up, act, tokens, width, rank, ROWS=64, COLS=128, RANK=max(16, triton.next_power_of_2(rank)), num_warps=8)
+    _gated[grid](
+        raw, inner, b_gate, b_up, act, tokens, width, rank, ROWS=64, COLS=128, RANK=max(16, triton.next_power_of_2(rank)), num_warps=8
+    )
     return act
 
 
@@ -221,5 +224,7 @@ def quantise_rows_scaled(x: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
 def _quantised(x: Tensor, columns: Tensor, scaled: bool) -> tuple[Tensor, Tensor]:
     x = x.contiguous()
     codes, scales = torch.empty_like(x, dtype=torch.float8_e4m3fn), torch.empty(len(x), 1, device=x.device)
-    _quantise[(len(x),)](x, columns, codes, scales, x.shape[1], SCALED=scaled, BLOCK=min(4096, triton.next_power_of_2(x.shape[1])), num_warps=8)
+    _quantise[(len(x),)](
+        x, columns, codes, scales, x.shape[1], SCALED=scaled, BLOCK=min(4096, triton.next_power_of_2(x.shape[1])), num_warps=8
+    )
     return codes, scales

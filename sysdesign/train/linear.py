@@ -93,7 +93,10 @@ def adapters_of(modules: Sequence[Any]) -> list[Tensor]:
 
 def refresh(groups: Sequence[Group], modules: Sequence[Sequence[Any]]) -> None:
     """Copy the live adapters into the groups' working copies: a few kernels for the whole model instead of several a layer."""
-    to_a, to_b, from_a, from_b = [], [], [], []
+    to_a: list[Tensor] = []
+    to_b: list[Tensor] = []
+    from_a: list[Tensor] = []
+    from_b: list[Tensor] = []
     for group, members in zip(groups, modules, strict=True):
         pairs = adapters_of(members)
         to_a += group.a.split([p.shape[0] for p in pairs[0::2]])

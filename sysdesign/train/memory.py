@@ -100,7 +100,9 @@ def kept_bytes(shape: Shape, rank: int, level: int) -> int:
     return lean + (4 * shape.inner if level == 2 else 0)
 
 
-def peak_bytes(shape: Shape, cfg: TrainConfig, *, tokens: int, trained: int, full: int, lean: int, weights: str, fp8: Fp8, vision: bool) -> float:
+def peak_bytes(
+    shape: Shape, cfg: TrainConfig, *, tokens: int, trained: int, full: int, lean: int, weights: str, fp8: Fp8, vision: bool
+) -> float:
     """Predicted peak of allocated memory in one step of passes of `tokens` tokens, `trained` of them learned from.
 
     `vision`: the tower stays on the card (it is trained, or its features are not cached).
@@ -117,7 +119,10 @@ def peak_bytes(shape: Shape, cfg: TrainConfig, *, tokens: int, trained: int, ful
     work = max(tokens * 2 * (3 * shape.hidden + 4 * shape.inner), tokens * 2 * (3 * shape.hidden + 3 * shape.inner) + dequantised + codes)
     loss = min(trained, LOSS_SLICE) * shape.vocabulary * 2 * 2 + trained * shape.hidden * 2 * 3
     everything = inputs * bare + lean * leans + full * fulls
-    moments = [everything + loss, everything + (work if full else 0)]  # the backward pass meets full layers first, then lean, then bare ones
+    moments = [
+        everything + loss,
+        everything + (work if full else 0),
+    ]  # the backward pass meets full layers first, then lean, then bare ones
     if lean:
         moments.append(inputs * bare + lean * leans + work + tokens * 4 * shape.inner)
     if inputs:
@@ -171,7 +176,16 @@ def plan(
                         for cut in cuts
                     )
                     options.append(
-                        Plan(micro_tokens=tokens, full=full, lean=lean, layers=shape.layers, weights=weights, fp8=mode, peak_gib=size / GIB, step_ms=ms)
+                        Plan(
+                            micro_tokens=tokens,
+                            full=full,
+                            lean=lean,
+                            layers=shape.layers,
+                            weights=weights,
+                            fp8=mode,
+                            peak_gib=size / GIB,
+                            step_ms=ms,
+                        )
                     )
     if not options:
         raise LimitError(
@@ -194,6 +208,6 @@ def advice(cfg: TrainConfig, used: Plan, free_gib: float) -> str:
     """What to change after an out-of-memory error, in numbers."""
     tokens = used.micro_tokens // 2
     return (
-        f"set train.micro_tokens to {tokens} (now {used.micro_tokens}), or train.max_vram_gib to {max(free_gib * 0.9, 1):.1f} so that the planner "
-        f"leaves more room; {used.full} of {used.layers} layers kept all their activations"
+        f"set train.micro_tokens to {tokens} (now {used.micro_tokens}), or train.max_vram_gib to {max(free_gib * 0.9, 1):.1f} "
+        f"so that the planner leaves more room; {used.full} of {used.layers} layers kept all their activations"
     )

@@ -48,7 +48,9 @@ def load_base(folder: Path, *, weights: str, dtype: Any, device: Any) -> Any:
             quantization_config=quantised if weights == "nf4" else None,
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(str(folder), f"must hold a loadable base ({' '.join(str(error).split())[:200]})", "run the base stage again") from error
+        raise ArtifactError(
+            str(folder), f"must hold a loadable base ({' '.join(str(error).split())[:200]})", "run the base stage again"
+        ) from error
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):  # would repack weights at the first validation, and cannot train from there
             module.support_avx512bf16_for_cpu = False
@@ -64,7 +66,12 @@ def add_adapter(model: Any, lora: LoraConfig, seed: int) -> Any:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     settings = PeftLora(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, bias="none", target_modules=target_pattern(lora), task_type="CAUSAL_LM"  # type: ignore[arg-type]
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=target_pattern(lora),
+        task_type="CAUSAL_LM",  # type: ignore[arg-type]
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -72,7 +72,7 @@ def _encode(row: Row, folder: Path, processor: Any, model: Any) -> Sample | str:
     try:
         laid = lay_out(row.messages, processor)
         plain = processor.tokenizer(laid.text, add_special_tokens=False, return_offsets_mapping=True)
-        learned = np.zeros(len(plain["input_ids"]), dtype=bool)
+        learned: Any = np.zeros(len(plain["input_ids"]), dtype=bool)
         for first, last in learned_tokens(plain["offset_mapping"], laid.spans):
             learned[first:last] = True
     except Unfit as unfit:

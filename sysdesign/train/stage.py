@@ -11,7 +11,7 @@ from typing import Any
 
 from sysdesign.artifacts import Artifact
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.config.train import PeftBackend, TrainConfig
+from sysdesign.config.train import FastConfig, PeftBackend, TrainConfig
 from sysdesign.errors import ArtifactError, LimitError
 from sysdesign.models.base import base_folder, read_base
 from sysdesign.models.rows import load_split, require_compiled
@@ -45,7 +45,8 @@ class TrainReport(Report):
     def note(self) -> str:
         val = "" if self.val_loss_best is None else f", validation {self.val_loss_first:.3f} -> **{self.val_loss_best:.3f}**"
         return (
-            f"{self.steps} steps over {self.samples} samples by `{self.backend}` in {self.minutes:.1f} min ({self.tokens_per_s:,.0f} tokens/s): "
+            f"{self.steps} steps over {self.samples} samples by `{self.backend}` in {self.minutes:.1f} min "
+            f"({self.tokens_per_s:,.0f} tokens/s): "
             f"loss {self.loss_first:.3f} -> **{self.loss_last:.3f}**{val}."
         )
 
@@ -74,7 +75,7 @@ def train(
         raise ArtifactError(str(dataset.path), "must hold at least one usable training row", "run the dataset stage again", skipped[:1])
     log.text(label_table(samples[0], processor), "labels.md")
     steps = order.steps_of(len(samples), epochs=cfg.epochs, batch=cfg.batch, max_steps=cfg.max_steps, seed=seed)
-    plan = _plan(cfg, folder, [*samples, *val_samples], machine, plain, frozen=not (cfg.lora.vision or cfg.lora.merger))
+    plan = _plan(cfg, folder, [*samples, *val_samples], machine, None if plain else backend.fast)
     own = checkpoint.fingerprint(cfg.model_dump_json(), str(seed), dataset.digest, base.digest)
     resume = checkpoint.newest(out / "checkpoints", own)
     started = time.monotonic()
@@ -89,11 +90,15 @@ def train(
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError" or plan is None or machine.free_gib is None:
             raise
-        raise LimitError("train", "a step needed more GPU memory than planned", memory.advice(cfg, plan, machine.free_gib), str(error)[:80]) from None
+        raise LimitError(
+            "train", "a step needed more GPU memory than planned", memory.advice(cfg, plan, machine.free_gib), str(error)[:80]
+        ) from None
     watch.answer(tuner.state.global_step)
     about = read_base(base)
     _save(tuner, processor, out, f"{about.name}@{about.revision[:12]}", cfg.keep_best)
-    report = _report(watch.moments, tuner, len(samples), len(skipped) + len(val_skipped), (time.monotonic() - started) / 60, machine, backend, plain)
+    report = _report(
+        watch.moments, tuner, len(samples), len(skipped) + len(val_skipped), (time.monotonic() - started) / 60, machine, backend, plain
+    )
     _summary(out / "train.json", report, cfg, machine, plan, dataset, base, [*skipped, *val_skipped])
     for scratch in ("checkpoints", "best"):
         shutil.rmtree(out / scratch, ignore_errors=True)
@@ -118,15 +123,27 @@ def _encode(rows: Sequence[Row], data: Path, folder: Path, processor: Any, cfg: 
     return encode(rows, data, processor, empty.model, cfg.max_length)
 
 
-def _plan(cfg: TrainConfig, folder: Path, samples: Sequence[Any], machine: backends.Machine, plain: bool, frozen: bool) -> memory.Plan | None:
+def _plan(cfg: TrainConfig, folder: Path, samples: Sequence[Any], machine: backends.Machine, fast: FastConfig | None) -> memory.Plan | None:
     """None where the planner has nothing to decide: on a CPU, and for the libraries' own forward."""
-    if machine.free_gib is None or plain:
+    if machine.free_gib is None or fast is None:
         return None
+    peak, cached = _peak_flops(machine), fast.features and not (cfg.lora.vision or cfg.lora.merger)
     lengths = [len(s.ids) for s in samples]
     share = sum(int((s.labels[1:] >= 0).sum()) for s in samples) / max(sum(lengths), 1)
     return memory.plan(
-        memory.read_shape(folder), cfg, lengths=lengths, trained_share=share, free_gib=machine.free_gib, fp8=machine.fp8, vision=not frozen
+        memory.read_shape(folder),
+        cfg,
+        lengths=lengths,
+        trained_share=share,
+        free_gib=machine.free_gib,
+        fp8=machine.fp8,
+        vision=not cached,
+        tflops=0.7 * (peak or 150e12) / 1e12,
     )
+
+
+def _peak_flops(machine: backends.Machine) -> float | None:
+    return next((flops for name, flops in PEAK_BF16.items() if name in machine.name), None)
 
 
 def _assemble(
@@ -150,9 +167,6 @@ def _assemble(
     pictures = features.Pictures(processor, dtype, cache)
     if cache is not None:
         features.fill(cache, whole, pictures, [*samples, *val_samples], device)
-        if machine.device == "cuda":
-            whole.visual.to("cpu")  # gigabytes that no step reads; answers bring it back
-            torch.cuda.empty_cache()
     longest = max(len(s.ids) for s in [*samples, *val_samples])
     micro = plan.micro_tokens if plan is not None else (cfg.micro_tokens or longest * cfg.batch)
     tokenizer = processor.tokenizer
@@ -162,16 +176,23 @@ def _assemble(
         return Feed(of, pictures, image_token, int(tokenizer.pad_token_id), micro, loaded.plain, fast is None or fast.packed)
 
     shape = memory.read_shape(folder)
-    peak = next((flops for name, flops in PEAK_BF16.items() if name in machine.name), None)
     watch = Watch(
-        cfg, out, log, steps=len(steps), flops_a_token=4.0 * (shape.linear * shape.layers), peak_flops=peak,
+        cfg, out, log, steps=len(steps), flops_a_token=4.0 * (shape.linear * shape.layers), peak_flops=_peak_flops(machine),
         usd_per_hour=runtime.gpu_usd_per_hour, answer=lambda step: None, fingerprint=own,
     )  # fmt: skip
-    args = settings(cfg, seed=seed, out=out / "checkpoints", steps=len(steps), on_cpu=machine.device == "cpu", workers=0 if machine.device == "cpu" else 2)
+    args = settings(
+        cfg,
+        seed=seed,
+        out=out / "checkpoints",
+        steps=len(steps),
+        on_cpu=machine.device == "cpu",
+        workers=0 if machine.device == "cpu" else 2,
+    )
     tuner = Tuner(
         loss=loaded.loss, feed=feed(samples), validation=feed(val_samples), steps=steps, model=loaded.model, args=args,
         processing_class=processor, callbacks=[watch],
     )  # fmt: skip
+    tuner.parked = whole.visual if cache is not None and machine.device == "cuda" else None
     watch.tuner = tuner
     return tuner, watch
 
@@ -228,7 +249,14 @@ def _report(
 
 
 def _summary(
-    path: Path, report: TrainReport, cfg: TrainConfig, machine: backends.Machine, plan: memory.Plan | None, dataset: Artifact, base: Artifact, skipped: Sequence[Any]
+    path: Path,
+    report: TrainReport,
+    cfg: TrainConfig,
+    machine: backends.Machine,
+    plan: memory.Plan | None,
+    dataset: Artifact,
+    base: Artifact,
+    skipped: Sequence[Any],
 ) -> None:
     from importlib.metadata import version
 

@@ -21,10 +21,10 @@ from trl import SFTConfig, SFTTrainer
 
 from sysdesign.config.train import TrainConfig
 from sysdesign.errors import LimitError
+from sysdesign.models.rows import IGNORED
 from sysdesign.train.batches import Packed, packed, padded
 from sysdesign.train.features import Pictures
 from sysdesign.train.order import passes
-from sysdesign.models.rows import IGNORED
 from sysdesign.train.samples import Sample
 
 Loss = Callable[[Any, float], Tensor]  # one pass and the step's trained tokens -> its share of the step's loss
@@ -63,6 +63,7 @@ class Tuner(SFTTrainer):  # type: ignore[misc]
     def __init__(self, *, loss: Loss, feed: Feed, validation: Feed, steps: Sequence[Sequence[int]], model: Any, **rest: Any) -> None:
         self.pass_loss, self.feed, self.validation = loss, feed, validation
         self.last: dict[str, float] = {}
+        self.parked: Any = None  # the vision tower, once its features are cached
         self._started = time.perf_counter()
         dataset = Dataset.from_list([{"rows": list(step)} for step in steps])
         super().__init__(model=model, train_dataset=dataset, data_collator=self._collate, **rest)
@@ -71,6 +72,14 @@ class Tuner(SFTTrainer):  # type: ignore[misc]
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
 
+    def park(self) -> None:
+        """Move what no step reads off the card (the trainer has just put the whole model there), and start measuring memory."""
+        if self.parked is not None:
+            self.parked.to("cpu")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         return self.feed.step(items[0]["rows"], self.args.process_index, self.args.world_size)
 
@@ -78,7 +87,12 @@ class Tuner(SFTTrainer):  # type: ignore[misc]
         workers = self.args.dataloader_num_workers
         sampler = SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
         return DataLoader(
-            self.train_dataset, batch_size=1, sampler=sampler, collate_fn=self._collate, num_workers=workers, persistent_workers=workers > 0  # type: ignore[arg-type]
+            self.train_dataset,
+            batch_size=1,
+            sampler=sampler,
+            collate_fn=self._collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,  # type: ignore[arg-type]
         )
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -134,7 +148,7 @@ class Tuner(SFTTrainer):  # type: ignore[misc]
         self._started = time.perf_counter()
         metrics = {"eval_loss": loss}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 

@@ -17,7 +17,11 @@ def load_unsloth(folder: Path, cfg: TrainConfig, seed: int) -> Any:
     from sysdesign.train.peft_backend import redraw
 
     model, _ = FastVisionModel.from_pretrained(
-        str(folder), max_seq_length=cfg.max_length, load_in_4bit=cfg.weights != "bf16", use_gradient_checkpointing="unsloth", local_files_only=True
+        str(folder),
+        max_seq_length=cfg.max_length,
+        load_in_4bit=cfg.weights != "bf16",
+        use_gradient_checkpointing="unsloth",
+        local_files_only=True,
     )
     model = FastVisionModel.get_peft_model(
         model,

@@ -62,10 +62,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         for moment in self.moments:
             append_jsonl(journal, moment)
         for folder in (self.out / "best").glob("*"):
-            if int(folder.name) > step:
+            if folder.suffix == ".tmp" or int(folder.name) > step:
                 shutil.rmtree(folder)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.tuner.park()
         self.bar = tqdm(total=self.steps, initial=state.global_step, desc="train", unit="step", disable=not state.is_world_process_zero)
         if state.global_step == 0 and self.tuner.validation.samples:
             self.tuner.evaluate()
@@ -93,7 +94,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._keep(moment)
         self.seconds += last["seconds"]
         rate = last["tokens"] / last["seconds"]
-        values = {"train/loss": moment.loss, "train/learning_rate": moment.learning_rate, "train/grad_norm": norm, "train/tokens_per_s": rate}
+        values = {
+            "train/loss": moment.loss,
+            "train/learning_rate": moment.learning_rate,
+            "train/grad_norm": norm,
+            "train/tokens_per_s": rate,
+        }
         if self.peak_flops:
             values["train/utilisation"] = rate * self.flops_a_token / self.peak_flops
             import torch
