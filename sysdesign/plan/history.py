@@ -70,7 +70,7 @@ def factors(runs: list[Manifest], config: Config, planned_minutes: Callable[[str
 
 def config_behind(manifest: Manifest, by_digest: Mapping[str, Manifest], like: Config) -> Config | None:
     """The configuration that a result and everything it was made from had; None when a part of the chain is not known."""
-    sections: dict[str, object] = {"runtime": like.runtime.model_dump(), "seed": manifest.seed}
+    sections: dict[str, object] = {"runtime": like.runtime.model_dump(), "seed": manifest.seed, "base": like.base.model_dump()}
     waiting = [manifest]
     while waiting:
         current = waiting.pop()
