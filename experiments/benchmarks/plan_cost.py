@@ -44,7 +44,8 @@ def main(diagrams: int = 40) -> None:
             for mode, cache in (("live", "true"), ("batch", "false"), ("batch", "true")):
                 if profile == "teacher-openai" and cache == "false":
                     continue  # this protocol caches by itself
-                with ProviderServer(Faults(reply=lambda text: echo(text[max(text.rfind(start) for start in STARTS) :]))) as server:
+                faults = Faults(reply=lambda text: echo(text[max(text.rfind(start) for start in STARTS) :]))
+                with ProviderServer(faults) as server:
                     flags = {
                         "diagrams.count": str(diagrams),
                         "conversations.text_only": str(diagrams * 4 // 5),
@@ -66,7 +67,8 @@ def main(diagrams: int = 40) -> None:
                     report = conversations(cfg, seed=0, out=out, log=NullLog(), runtime=runtime, diagrams=drawn)
                     spent = report.spent_usd or 0.0
                     print(
-                        f"{profile:15} {mode:6} cache {cache:6} planned ${planned:.4f}  ledger ${spent:.4f}  billed ${server.account.billed / 1e6:.4f}  "
+                        f"{profile:15} {mode:6} cache {cache:6} planned ${planned:.4f}  ledger ${spent:.4f}  "
+                        f"billed ${server.account.billed / 1e6:.4f}  "
                         f"planned/ledger {planned / spent:.3f}  ({report.conversations} kept, {report.rejected} rejected)",
                         flush=True,
                     )
