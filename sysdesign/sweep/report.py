@@ -182,10 +182,8 @@ def _table(book: Book, rows: Sequence[tuple[FrozenTrial, Result]], path: Path) -
     axes = list(book.spec.space)
     writer.writerow(["trial", "end", book.spec.objective.metric, "seconds", "cost_usd", *axes, "reason"])
     for trial, result in rows:
-        values = book.values(trial.number)
-        writer.writerow(
-            [trial.number, result.end, trial.value, result.seconds, result.cost_usd, *(values.get(a) for a in axes), result.reason]
-        )
+        values, score = book.values(trial.number), trial.value if result.end == "complete" else None
+        writer.writerow([trial.number, result.end, score, result.seconds, result.cost_usd, *(values.get(a) for a in axes), result.reason])
     path.write_text(out.getvalue(), encoding="utf-8")
 
 
