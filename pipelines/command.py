@@ -13,6 +13,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 12):
     sys.exit(f"python: must be 3.11 or 3.12 (got '{found}') - make an environment with one of them: uv venv --python 3.11 .venv")
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,9 @@ def errors_as_lines() -> Iterator[None]:
     except SysdesignError as err:
         print(f"error: {err}", file=sys.stderr)
         sys.exit(err.exit_code)
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt:
         print("stopped: what was finished is kept; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import difflib
 import gc
+import hashlib
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,22 @@ def address(stage: Stage, config: Config, inputs: Mapping[str, Artifact]) -> str
     """The key of what `stage` makes of these inputs."""
     digests = {name: artifact.digest for name, artifact in inputs.items()}
     section = getattr(config, stage.name).model_dump(mode="json")
+    if stage.name == "dataset":
+        digests |= _user_files([*config.dataset.extra.paths, *config.dataset.replay.paths])
     return key_of(stage.name, stage.version, section, config.seed, prompt_hashes(stage.prompts), digests)
+
+
+def _user_files(paths: Sequence[str]) -> dict[str, str]:
+    """Content of a person's own files, which are inputs as much as artefacts are: the JSONL by its bytes, and the pictures that
+    lie in its folder by name and size."""
+    found = {}
+    for path in map(Path, paths):
+        hashed = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
+        if path.is_file():
+            beside = sorted(p for p in path.parent.rglob("*") if p.is_file() and p != path)
+            hashed.update("".join(f"{p.relative_to(path.parent)}\0{p.stat().st_size}\n" for p in beside).encode())
+        found[f"file:{path}"] = hashed.hexdigest()
+    return found
 
 
 def run(

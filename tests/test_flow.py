@@ -121,3 +121,16 @@ def test_two_at_once_make_one_result(tmp_path: Path) -> None:
         worker.join()
     assert cached == [False, True]
     assert (next(tmp_path.glob("diagrams-*")) / "journal.txt").read_text() == "x"
+
+
+def test_an_edited_file_of_your_own_is_another_dataset(tmp_path: Path) -> None:
+    mine = tmp_path / "mine" / "rows.jsonl"
+    mine.parent.mkdir()
+    mine.write_text("{}\n")
+    config = Config.model_validate({"dataset": {"extra": {"paths": [str(mine)]}}})
+    stage = flow.Stage("dataset", ())
+    before = flow.address(stage, config, {})
+    mine.write_text('{"a": 1}\n')
+    edited = flow.address(stage, config, {})
+    (mine.parent / "picture.png").write_bytes(b"x")
+    assert len({before, edited, flow.address(stage, config, {})}) == 3

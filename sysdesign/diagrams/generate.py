@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from sysdesign.config.diagrams import DiagramsConfig
@@ -15,7 +16,7 @@ from sysdesign.diagrams import numbers
 from sysdesign.diagrams.vocabulary import EXTRA_NAMES, NONSENSE, NONSENSE_TITLES, PROVIDERS, TECHNOLOGIES
 from sysdesign.diagrams.wiring import ORDER, Draft, Part, tangle, wire
 from sysdesign.diagrams.zoning import regions, zones
-from sysdesign.graph import Architecture, Component, ComponentType
+from sysdesign.graph import Architecture, Component, ComponentType, Edge
 from sysdesign.graph_rules import validate
 from sysdesign.prompts import SeedPrompt
 
@@ -109,11 +110,19 @@ def generate(cfg: DiagramsConfig, prompts: Sequence[SeedPrompt], seed: int, inde
     components = [numbers.fill(c, rate[c.id], worst if c.id == tight else rng.uniform(0.25, 0.68), rng) for c in plain]
     graph = Architecture(
         title=title, domain="nonsense" if nonsense else prompt.domain, seed_id=prompt.id, components=tuple(components),
-        edges=tuple(draft.edges),
+        edges=tuple(_together(draft.edges)),
         zones=tuple(made), flows=tuple(flows),
     )  # fmt: skip
     # read back, so that every number has the type of its field (2 and 2.0 would give one graph two identities)
     return validate(Architecture.model_validate(graph.model_dump()), f"generated graph {index}/{attempt}")
+
+
+def _together(edges: Sequence[Edge]) -> list[Edge]:
+    """Mirroring a region turns calls into alternatives; one that is left alone in its parallel group is no longer parallel."""
+    members = Counter((e.src, e.parallel_group) for e in edges)
+    return [
+        e.model_copy(update={"parallel_group": None}) if e.parallel_group and members[e.src, e.parallel_group] < 2 else e for e in edges
+    ]
 
 
 def _forward(draft: Draft) -> list[str]:
