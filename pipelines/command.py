@@ -13,6 +13,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 12):
     sys.exit(f"python: must be 3.11 or 3.12 (got '{found}') - make an environment with one of them: uv venv --python 3.11 .venv")
 
 import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from sysdesign.artifacts import Artifact, Store
     from sysdesign.flow import Outcome
     from sysdesign.tracking.runs import RunLog
+
+# what libraries say about their own progress and advice is not about this run
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 ROOT = Path(__file__).parents[1]
 DEFAULT_PROFILE = "rehearsal"

@@ -97,6 +97,13 @@ def test_every_readme_command_exists() -> None:
         assert (ROOT / f"conf/{profile}.yaml").is_file(), profile
 
 
+def test_the_readme_tree_names_every_file() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The tree")[2]
+    named = {line.split()[0] for line in tree.splitlines() if line.strip()}
+    missing = [path.name for path in LIBRARY if path.name != "__init__.py" and not any(word.endswith(path.name) for word in named)]
+    assert not missing
+
+
 def test_ci_runs_the_readme_test_command() -> None:
     last = (ROOT / ".ci/run").read_text().strip().splitlines()[-1]
     assert last.endswith("pytest")
