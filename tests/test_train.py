@@ -88,8 +88,15 @@ def make_row(folder: Path, index: int, side: int, split: str) -> Row:
     turns = [("user", question), ("assistant", "redis cache three replicas"), ("user", "and the queue"), ("assistant", WORDS[index % 4])]
     messages = tuple({"role": r, "content": c if isinstance(c, list) else [{"type": "text", "text": c}]} for r, c in turns)
     return Row(
-        id=f"{split}{index}", split=split, conversation_id=f"c{index}", seed_id="s", provider="offline", family="f", messages=messages, images=images,  # type: ignore[arg-type]
-    )  # fmt: skip
+        id=f"{split}{index}",
+        split=split,
+        conversation_id=f"c{index}",
+        seed_id="s",
+        provider="offline",
+        family="f",
+        messages=messages,
+        images=images,  # type: ignore[arg-type]
+    )
 
 
 def make_dataset(folder: Path, base: Artifact, side: int = 28) -> Artifact:

@@ -104,8 +104,11 @@ for name, arguments in cases.items():
 
 def test_kernels_compute_what_torch_computes() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", INTERPRETED], env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        [sys.executable, "-c", INTERPRETED],
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
         cwd=Path(__file__).parents[1],
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(done.stdout.split()) == 9

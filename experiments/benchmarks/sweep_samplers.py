@@ -59,10 +59,16 @@ def best_found(model: Any, sampler: str, seed: int) -> float:
     space = {RANK: {"kind": "choice", "values": [4, 8, 16, 32]}, RATE: {"kind": "float", "low": 2e-4, "high": 2e-2, "log": True}}
     spec = SweepSpec.model_validate(
         {
-            "question": "Does the sampler beat random search?", "name": "samplers", "budget": {"trials": TRIALS}, "space": space,
-            "pruning": {"kind": "none"}, "objective": {"metric": "train/val_loss_best", "direction": "minimize"}, "sampler": sampler, "seed": seed,
+            "question": "Does the sampler beat random search?",
+            "name": "samplers",
+            "budget": {"trials": TRIALS},
+            "space": space,
+            "pruning": {"kind": "none"},
+            "objective": {"metric": "train/val_loss_best", "direction": "minimize"},
+            "sampler": sampler,
+            "seed": seed,
         }
-    )  # fmt: skip
+    )
     study = optuna.create_study(direction="minimize", sampler=make(spec, 0))
     for number in range(TRIALS):
         study.sampler = make(spec, number)

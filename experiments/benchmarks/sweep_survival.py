@@ -57,7 +57,8 @@ def verdict(folder: Path) -> str:
     ]
     whole = numbers == list(range(TRIALS)) == ran and not repeated and not open_runs and not leaks and len(runs) == TRIALS + 1
     return (
-        f"{'whole' if whole else 'NOT WHOLE'}: {len(set(ran))}/{TRIALS} trials ran, {len(ran) - len(set(ran))} twice; {len(trials)} nested runs, "
+        f"{'whole' if whole else 'NOT WHOLE'}: {len(set(ran))}/{TRIALS} trials ran, "
+        f"{len(ran) - len(set(ran))} twice; {len(trials)} nested runs, "
         f"{open_runs} not finished, {repeated} steps logged twice; {len(leaks)} files with the secret"
     )
 

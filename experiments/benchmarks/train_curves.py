@@ -72,7 +72,7 @@ def make_inputs(folder: Path, tiny: bool) -> None:
                     family="f",
                     messages=(asked, said),
                     images=(name,),
-                )  # fmt: skip
+                )
             )
         write_jsonl(data / "rows" / f"{split}.jsonl", rows)
 

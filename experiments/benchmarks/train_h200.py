@@ -68,9 +68,15 @@ def build_base(folder: Path, tiny: bool, layers: int = 28) -> None:
         "eos_token_id": tokenizer.eos_token_id,
     }
     config = Qwen2VLConfig(
-        text_config=text, vision_config=vision, tie_word_embeddings=False, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"], dtype="bfloat16",
-    )  # fmt: skip
+        text_config=text,
+        vision_config=vision,
+        tie_word_embeddings=False,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        dtype="bfloat16",
+    )
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_default_dtype(torch.bfloat16)
@@ -410,12 +416,16 @@ def check_kernels(out: Path) -> None:
     heads, angles = (28, 4, 128), draw(t, 64).repeat(1, 2)
     gate = (draw(t, 2 * f), draw(t, 2 * r), draw(f, r) * 0.1, draw(f, r) * 0.1)
     cases = {
-        "norm": (draw(t, h), draw(h), 1e-6), "norm_back": (draw(t, h), draw(t, h), draw(h), 1e-6),
-        "norm_back_add": (draw(t, h), draw(t, h), draw(h), 1e-6, draw(t, h)), "rotate_qk": (draw(t, 36 * 128), angles.cos(), angles.sin(), heads),
-        "rotate_qk_back": (draw(t, 28, 128), draw(t, 4, 128), draw(t, 8, 128)[:, :4], angles.cos(), angles.sin()), "gated": gate,
-        "gated_back": (*gate, draw(t, f), draw(t, r), draw(r, f) * 0.1), "quantise_rows": (draw(t, f),),
+        "norm": (draw(t, h), draw(h), 1e-6),
+        "norm_back": (draw(t, h), draw(t, h), draw(h), 1e-6),
+        "norm_back_add": (draw(t, h), draw(t, h), draw(h), 1e-6, draw(t, h)),
+        "rotate_qk": (draw(t, 36 * 128), angles.cos(), angles.sin(), heads),
+        "rotate_qk_back": (draw(t, 28, 128), draw(t, 4, 128), draw(t, 8, 128)[:, :4], angles.cos(), angles.sin()),
+        "gated": gate,
+        "gated_back": (*gate, draw(t, f), draw(t, r), draw(r, f) * 0.1),
+        "quantise_rows": (draw(t, f),),
         "quantise_rows_scaled": (draw(t, f), draw(f, dtype=torch.float32).abs()),
-    }  # fmt: skip
+    }
     found = {}
     for name, arguments in cases.items():
         try:

@@ -65,7 +65,8 @@ def train(
     backend = backends.choose(cfg, machine)
     if backend.kind == "unsloth":
         import unsloth  # type: ignore[import-not-found]  # noqa: F401  # it patches transformers and must come first
-    folder, plain = base_folder(base), not isinstance(backend, PeftBackend) or backend.plain
+    fast = backend.fast if isinstance(backend, PeftBackend) and not backend.plain else None
+    folder, plain = base_folder(base), fast is None
     processor = _processor(folder)
     require_compiled(dataset, processor)
     rows, val_rows = load_split(dataset, "train"), load_split(dataset, "val")
@@ -73,9 +74,9 @@ def train(
     val_samples, val_skipped = _encode(val_rows, dataset.path, folder, processor, cfg)
     if not samples:
         raise ArtifactError(str(dataset.path), "must hold at least one usable training row", "run the dataset stage again", skipped[:1])
-    log.text(label_table(samples[0], processor), "labels.md")
+    log.text(_label_table(samples[0], processor), "labels.md")
     steps = order.steps_of(len(samples), epochs=cfg.epochs, batch=cfg.batch, max_steps=cfg.max_steps, seed=seed)
-    plan = _plan(cfg, folder, [*samples, *val_samples], machine, None if plain else backend.fast)
+    plan = _plan(cfg, folder, [*samples, *val_samples], machine, fast)
     own = checkpoint.fingerprint(cfg.model_dump_json(), str(seed), dataset.digest, base.digest)
     resume = checkpoint.newest(out / "checkpoints", own)
     started = time.monotonic()
@@ -147,9 +148,21 @@ def _peak_flops(machine: backends.Machine) -> float | None:
 
 
 def _assemble(
-    cfg: TrainConfig, seed: int, out: Path, log: MetricLog, runtime: RuntimeConfig, backend: Any, folder: Path, processor: Any,
-    machine: backends.Machine, plan: memory.Plan | None, samples: Sequence[Any], val_samples: Sequence[Any], steps: list[list[int]], own: str,
-) -> tuple[Any, Any]:  # fmt: skip
+    cfg: TrainConfig,
+    seed: int,
+    out: Path,
+    log: MetricLog,
+    runtime: RuntimeConfig,
+    backend: Any,
+    folder: Path,
+    processor: Any,
+    machine: backends.Machine,
+    plan: memory.Plan | None,
+    samples: Sequence[Any],
+    val_samples: Sequence[Any],
+    steps: list[list[int]],
+    own: str,
+) -> tuple[Any, Any]:
     """Load, cache the vision features, and join model, data and callbacks in a trainer."""
     import torch
 
@@ -277,7 +290,7 @@ def _summary(
     )
 
 
-def label_table(sample: Any, processor: Any, most: int = 200) -> str:
+def _label_table(sample: Any, processor: Any, most: int = 200) -> str:
     """Tokens of one sample and what is learned from each, runs of picture tokens folded: proof that questions are masked."""
     lines = ["| token | learned |", "|---|---|"]
     image = processor.image_token
