@@ -12,7 +12,8 @@ from sysdesign.artifacts import Artifact, hash_files
 from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.errors import ArtifactError
-from sysdesign.evaluate.stage import evaluate, parity
+from sysdesign.evaluate.contestants import certified
+from sysdesign.evaluate.stage import evaluate
 from sysdesign.prompts import headline_prompts
 from sysdesign.records import Boxes, Check, DiagramRecord, NullLog, Row, write_jsonl
 from tests.export_inputs import artifact
@@ -92,10 +93,10 @@ def test_a_missing_base_file_names_the_setting_that_makes_it(inputs: dict[str, A
 
 def test_a_certificate_is_read_or_missing_or_broken(tmp_path: Path) -> None:
     held = artifact(tmp_path, "export", "e" * 64)
-    assert parity(held) is None
+    assert certified(held) is None
     for text, passed in (('{"passed": true}', True), ('{"passed": false}', False), ("[]", None)):
         (tmp_path / "parity.json").write_text(text)
-        assert parity(held) is passed
+        assert certified(held) is passed
     (tmp_path / "parity.json").write_text("{")
     with pytest.raises(ArtifactError, match="certificate"):
-        parity(held)
+        certified(held)

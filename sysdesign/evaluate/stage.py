@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 from sysdesign.artifacts import Artifact
 from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.errors import ArtifactError
-from sysdesign.evaluate.contestants import contestants
+from sysdesign.evaluate.contestants import certified, contestants
 from sysdesign.evaluate.items import headline_items, probe_items
 from sysdesign.evaluate.leaks import find_leaks
 from sysdesign.evaluate.measure import EvaluateReport, measure, scorable
@@ -64,7 +62,7 @@ def evaluate(
         headline=headline,
         leaks=leaks,
         unscorable=unscorable,
-        parity=parity(export),
+        parity=certified(export),
         lineage=lineage,
         cache=dataset.path.parent / ".answers",
         judge_with=_judge(cfg, runtime, dataset) if cfg.judge.kind != "none" else None,
@@ -81,16 +79,3 @@ def _judge(cfg: EvaluateConfig, runtime: RuntimeConfig, dataset: Artifact) -> Ca
     assert chosen.kind != "none"
     teachers = frozenset(row.provider for row in read_jsonl(dataset.path / "rows" / "train.jsonl", Row))
     return lambda: open_judge(chosen, store=dataset.path.parent, budget_usd=runtime.budget_usd, teachers=teachers)
-
-
-def parity(export: Artifact) -> bool | None:
-    """Whether the certificate says that the shipped files behave like what was trained; None without a certificate."""
-    path = export.path / "parity.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(str(path), f"must be a readable certificate ({error})", "run export again") from error
-    passed = found.get("passed") if isinstance(found, dict) else None
-    return passed if isinstance(passed, bool) else None
