@@ -40,7 +40,7 @@ def make_inputs(folder: Path, tiny: bool) -> None:
     """A base folder and a dataset in the layout of their stages."""
     import numpy as np
     from PIL import Image
-    from train_h200 import build_base
+    from train_inputs import build_base
     from transformers import AutoProcessor
 
     from sysdesign.models.rows import fingerprint

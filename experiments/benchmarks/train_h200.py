@@ -10,208 +10,22 @@ forward, backward, clipping, AdamW. Median of the timed steps after two that are
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
-TEXT_TOKENS, LEARNED, PICTURE = 511, 450, (784, 1008)
 
-
-def log(out: Path, name: str, **values: Any) -> None:
-    line = json.dumps({"name": name, **values})
-    print(line, flush=True)
-    with (out / "results.jsonl").open("a") as file:
-        file.write(line + "\n")
-
-
-def build_base(folder: Path, tiny: bool, layers: int = 28) -> None:
-    """A model folder of the 7B shape with random weights, and a processor whose special tokens sit at their published places."""
-    import torch
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-
-    from sysdesign.models import tiny as maker
-
-    tokenizer = maker._tokenizer(["gateway calls the orders service " * 8] * 40, 600, maker.chat_template("qwen2_vl"))
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")}
-    text: dict[str, Any] = {
-        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": layers, "num_attention_heads": 28, "num_key_value_heads": 4,
-        "vocab_size": 152064, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-    }  # fmt: skip
-    vision = {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
-    if tiny:
-        text |= {
-            "hidden_size": 256,
-            "intermediate_size": 512,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": 1024,
-        }
-        text["rope_parameters"]["mrope_section"] = [8, 12, 12]
-        vision = {"depth": 2, "embed_dim": 64, "hidden_size": 256, "num_heads": 4, "mlp_ratio": 2, "patch_size": 14}
-    text |= {
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    config = Qwen2VLConfig(
-        text_config=text,
-        vision_config=vision,
-        tie_word_embeddings=False,
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        dtype="bfloat16",
-    )
-    torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device(device):
-        model = Qwen2VLForConditionalGeneration(config)
-    torch.set_default_dtype(torch.float32)
-    model.save_pretrained(folder)
-    maker._processor("qwen2_vl", tokenizer).save_pretrained(folder)
-
-
-def make_samples(
-    folder: Path, processor: Any, count: int, tiny: bool, text_tokens: int = TEXT_TOKENS, picture: tuple[int, int] = PICTURE
-) -> list[Any]:
-    import numpy as np
-    import torch
-    from PIL import Image
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    from sysdesign.train.samples import Sample
-
-    with torch.device("meta"):
-        empty = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, local_files_only=True)).model
-    width, height = (112, 140) if tiny else picture
-    text = 40 if tiny else text_tokens
-    special = {name: processor.tokenizer.convert_tokens_to_ids(name) for name in ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>")}
-    grid = (1, height // 14, width // 14)
-    samples = []
-    for index in range(count):
-        draw = np.random.default_rng([index, text])
-        path = folder / f"picture-{index}-{width}.png"
-        if not path.exists():
-            Image.fromarray(draw.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
-        words = draw.integers(0, 256, text).astype(np.int64)
-        picture_ids = [special["<|vision_start|>"], *[special["<|image_pad|>"]] * (grid[1] * grid[2] // 4), special["<|vision_end|>"]]
-        ids = np.concatenate([words[:20], np.array(picture_ids), words[20 : text - 2]])
-        labels = np.full_like(ids, -100)
-        learned = min(LEARNED, text // 2 if tiny else text - 60)
-        labels[-learned:] = ids[-learned:]
-        positions, _ = empty.get_rope_index(
-            torch.from_numpy(ids)[None],
-            mm_token_type_ids=torch.from_numpy((ids == special["<|image_pad|>"]).astype(np.int32))[None],
-            image_grid_thw=torch.tensor([grid]),
-        )
-        samples.append(Sample(f"s{index}", ids, labels, positions[:, 0].numpy(), (path,), (grid,)))
-    return samples
-
-
-class Meter:
-    """Times whole optimiser steps and reads the peak of allocated memory."""
-
-    def __init__(self, out: Path, timed: int) -> None:
-        import torch
-
-        self.out, self.timed, self.cuda = out, timed, torch.cuda.is_available()
-
-    def steps(self, name: str, model: Any, loss: Callable[[Any, float], Any], step: dict[str, Any], **about: Any) -> dict[str, Any]:
-        import torch
-
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        before = [p.detach().cpu().clone() for p in parameters]
-        optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=0.0, fused=self.cuda)
-        result: dict[str, Any] = {}
-        try:
-            if self.cuda:
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-            begun, seconds, losses = time.perf_counter(), [], []
-            for index in range(self.timed + 2):
-                self._wait()
-                start = time.perf_counter()
-                total = 0.0
-                for one in step["passes"]:
-                    part = loss(one, step["total"])
-                    part.backward()
-                    total = total + part.detach()
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                losses.append(float(total))
-                seconds.append(time.perf_counter() - start)
-                if index == 1:
-                    result["warm_s"] = round(time.perf_counter() - begun, 1)
-            median = statistics.median(seconds[2:])
-            result |= {
-                "tokens_per_s": round(step["tokens"] / median),
-                "ms": round(median * 1e3, 1),
-                "passes": len(step["passes"]),
-                "losses": [round(x, 5) for x in losses],
-            }
-            if self.cuda:
-                result["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        except Exception as error:
-            result["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        with torch.no_grad():
-            for parameter, value in zip(parameters, before, strict=True):
-                parameter.copy_(value)
-                parameter.grad = None
-        log(self.out, name, **result, **about)
-        return result
-
-    def _wait(self) -> None:
-        import torch
-
-        if self.cuda:
-            torch.cuda.synchronize()
-
-
-def on_device(step: dict[str, Any], device: str) -> dict[str, Any]:
-    from sysdesign.train.trainer import _on
-
-    return step | {"passes": [_on(one, device) for one in step["passes"]]}
-
-
-def curve(model: Any, loss: Callable[[Any, float], Any], steps: list[dict[str, Any]]) -> list[float]:
-    """Losses of successive optimiser steps from a fresh adapter."""
-    import torch
-
-    from sysdesign.train.peft_backend import redraw
-
-    redraw(model, 0)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=0.0)
-    found = []
-    for step in (on_device(step, str(parameters[0].device)) for step in steps):
-        total = 0.0
-        for one in step["passes"]:
-            part = loss(one, step["total"])
-            part.backward()
-            total = total + part.detach()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        found.append(float(total))
-    redraw(model, 0)
-    return found
+from train_inputs import LEARNED, build_base, make_samples  # noqa: E402
+from train_meter import Meter, check_kernels, curve, log, on_device, profile  # noqa: E402
 
 
 def ours(out: Path, folder: Path, tiny: bool, timed: int) -> None:
@@ -379,12 +193,12 @@ def fp8(
         if mode == "kept":
             profile(out, "fp8", path, model, step)
             log(out, "loss curve fp8", curve=curve(model, path.loss, small))
-            one = on_device(Feed(samples, kept, *ids, 16 * length, False).step(range(16)), "cuda")
+            one = on_device(Feed(samples, kept, ids[0], ids[1], 16 * length, False).step(range(16)), "cuda")
             meter.steps("fp8 products, batch of 16", model, path.loss, one, batch=16)
             long = make_samples(folder, AutoProcessor.from_pretrained(folder), 4, False, text_tokens=3087)
             features.fill(kept.cache, model.get_base_model().model.to("cuda"), kept, long, torch.device("cuda"))
             model.get_base_model().model.visual.to("cpu")
-            one = on_device(Feed(long, kept, *ids, 4 * 4100, False).step(range(4)), "cuda")
+            one = on_device(Feed(long, kept, ids[0], ids[1], 4 * 4100, False).step(range(4)), "cuda")
             meter.steps("fp8 products, 4 samples of 4,095 tokens", model, path.loss, one, batch=4)
         for room in (12.0, 24.0):
             try:
@@ -397,59 +211,8 @@ def fp8(
             if chosen.fp8 != mode:
                 continue
             path.levels = tuple(chosen.levels())
-            one = on_device(Feed(samples, kept, *ids, chosen.micro_tokens, False).step(range(8)), "cuda")
+            one = on_device(Feed(samples, kept, ids[0], ids[1], chosen.micro_tokens, False).step(range(8)), "cuda")
             meter.steps(f"fp8, planner's choice for {room:.0f} GiB", model, path.loss, one, batch=8, plan=chosen.model_dump())
-
-
-def check_kernels(out: Path) -> None:
-    """Largest difference of every kernel from torch's own operations, relative to the largest value; bf16 rounds to 0.4 %."""
-    import torch
-
-    from sysdesign.train import elementwise, kernels
-
-    torch.manual_seed(0)
-
-    def draw(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Any:
-        return torch.randn(*shape, device="cuda").to(dtype)
-
-    t, h, f, r = 1000, 3584, 18944, 16
-    heads, angles = (28, 4, 128), draw(t, 64).repeat(1, 2)
-    gate = (draw(t, 2 * f), draw(t, 2 * r), draw(f, r) * 0.1, draw(f, r) * 0.1)
-    cases = {
-        "norm": (draw(t, h), draw(h), 1e-6),
-        "norm_back": (draw(t, h), draw(t, h), draw(h), 1e-6),
-        "norm_back_add": (draw(t, h), draw(t, h), draw(h), 1e-6, draw(t, h)),
-        "rotate_qk": (draw(t, 36 * 128), angles.cos(), angles.sin(), heads),
-        "rotate_qk_back": (draw(t, 28, 128), draw(t, 4, 128), draw(t, 8, 128)[:, :4], angles.cos(), angles.sin()),
-        "gated": gate,
-        "gated_back": (*gate, draw(t, f), draw(t, r), draw(r, f) * 0.1),
-        "quantise_rows": (draw(t, f),),
-        "quantise_rows_scaled": (draw(t, f), draw(f, dtype=torch.float32).abs()),
-    }
-    found = {}
-    for name, arguments in cases.items():
-        try:
-            pairs = [
-                x if isinstance(x, tuple) else (x,) for x in (getattr(kernels, name)(*arguments), getattr(elementwise, name)(*arguments))
-            ]
-            found[name] = max(float((a.float() - b.float()).abs().max() / b.float().abs().max()) for a, b in zip(*pairs, strict=True))
-        except Exception as error:
-            found[name] = f"{type(error).__name__}: {str(error)[:200]}"
-    log(out, "kernels against torch", **found)
-
-
-def profile(out: Path, name: str, path: Any, model: Any, step: dict[str, Any]) -> None:
-    """Where the time of one step goes, by kernel."""
-    import torch
-
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as prof:
-        for one in step["passes"]:
-            path.loss(one, step["total"]).backward()
-        torch.cuda.synchronize()
-    model.zero_grad(set_to_none=True)
-    rows = sorted(prof.key_averages(), key=lambda e: -e.device_time_total)[:45]
-    table = [f"{e.device_time_total / 1e3:9.2f} ms {e.count:6d}  {e.key[:150]}" for e in rows]
-    (out / f"profile-{name}.txt").write_text("\n".join(table) + "\n")
 
 
 def unsloth(out: Path, folder: Path, tiny: bool, timed: int, flag: Path, counts: tuple[int, ...] = (8,)) -> None:
