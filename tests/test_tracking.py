@@ -155,6 +155,7 @@ def test_an_evaluated_export_is_registered_once_with_its_lineage(client: MlflowC
     where = {"url": "http://127.0.0.1:11434", "model": "sysdesign", "since": "now", "version": "v-1"}
     registry.note_deployment(client, "sysdesign", made["export"], where)
     assert client.get_model_version("sysdesign", "2").tags["sysdesign.deployed.127.0.0.1:11434/sysdesign"] == "now as v-1"
+    assert client.get_run(log.run).outputs.model_outputs
     inputs = client.get_run(log.run).inputs.dataset_inputs
     assert inputs[0].dataset.digest == made["dataset"].digest[:32]
     assert "messages" in inputs[0].dataset.schema

@@ -100,9 +100,8 @@ def show(log: RunLog, name: str, evaluate: Artifact) -> str:
     version = _registered(log.client, name, evaluate.digest)
     if version is None:
         return ""
-    model_id = log.client.get_model_version(name, version).model_id
-    if model_id:
-        log._try(lambda: log.client.log_outputs(log.run, [LoggedModelOutput(model_id, 0)]))
+    model_id = str(log.client.get_model_version(name, version).source).removeprefix("models:/")  # its field `model_id` stays empty
+    log._try(lambda: log.client.log_outputs(log.run, [LoggedModelOutput(model_id, 0)]))
     log.tags({"sysdesign.registered": f"models:/{name}/{version}"})
     return f"models:/{name}/{version}"
 
