@@ -25,6 +25,8 @@ def everything(config: Config, profile: str) -> None:
             lineage.summarise(parent, outcome, inputs)
             if name == "evaluate":
                 model = registry.show(parent, config.runtime.registered_model, outcome.artifact)
+                if not registry.is_champion(client, model):  # what serves people stays until something better is promoted
+                    config = config.model_copy(update={"deploy": config.deploy.model_copy(update={"to": "llamacpp"})})
             print(line(outcome), flush=True)
             notes.append(f"- **{name}**{' (in the store)' if outcome.cached else ''}: {outcome.artifact.manifest.note}")
         parent.tags({"mlflow.note.content": "\n".join(notes)})

@@ -141,7 +141,7 @@ def run_stage(
     lineage.record(log, outcome, inputs, push=config.runtime.push)
     if name == "evaluate":
         registry.register(log, config.runtime.registered_model, outcome.artifact, inputs)
-    if name == "deploy":
+    if name == "deploy" and not outcome.cached:
         registry.note_deployment(log.client, config.runtime.registered_model, inputs["export"], outcome.artifact.manifest.report)
     return outcome, inputs
 

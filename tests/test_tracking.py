@@ -161,6 +161,23 @@ def test_an_evaluated_export_is_registered_once_with_its_lineage(client: MlflowC
     assert "messages" in inputs[0].dataset.schema
 
 
+def test_a_failed_certificate_blocks_registration_and_a_half_done_one_is_completed(client: MlflowClient, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with runs.run(client, "evaluate") as log:
+        made = {name: make(store, log, name).artifact for name in ("export", "dataset", "train", "base")}
+        evaluation = flow.run(flow.Stage("evaluate", ()), judge, Config(), store, {}, log).artifact
+        (made["export"].path / "parity.json").write_text('{"passed": false}')
+        with pytest.raises(ArtifactError, match="certificate passed"):
+            registry.register(log, "sysdesign", evaluation, made)
+        (made["export"].path / "parity.json").write_text('{"passed": true}')
+        assert registry.register(log, "sysdesign", evaluation, made) == "1"
+        client.delete_registered_model_alias("sysdesign", "challenger")  # as if the registry had gone away before this
+        client.delete_model_version_tag("sysdesign", "1", registry.WHOLE)
+        assert registry.register(log, "sysdesign", evaluation, made) == "1"
+    assert str(client.get_model_version_by_alias("sysdesign", "challenger").version) == "1"
+    assert not registry.is_champion(client, "models:/sysdesign/1")
+
+
 def test_a_model_that_is_not_there(client: MlflowClient, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="must hold the model"):
         registry.fetch_model("models:/sysdesign@champion", tmp_path)

@@ -116,10 +116,12 @@ def _divergence(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 def judge(what: str, found: Distance, limits: Mapping[str, float]) -> Compared:
     """`limits`: upper ones for `largest` and `kl`, a lower one for `agreement`."""
-    share = found.agree / found.tokens if found.tokens else 1.0
+    share = found.agree / found.tokens if found.tokens else 0.0  # a server that ends every answer at once has shown nothing
     values = {"largest": found.largest, "kl": found.kl, "agreement": share}
     kept = all(values[name] >= limit if name == "agreement" else values[name] <= limit for name, limit in limits.items())
-    return Compared(what=what, distance=found, limits=dict(limits), passed=kept and all(map(math.isfinite, values.values())))
+    return Compared(
+        what=what, distance=found, limits=dict(limits), passed=found.tokens > 0 and kept and all(map(math.isfinite, values.values()))
+    )
 
 
 def limits_of(quant: str, cfg: ParityConfig) -> tuple[dict[str, float], dict[str, float]]:

@@ -28,8 +28,13 @@ class Presence(Record):
     absent: tuple[str, ...]
 
     def passes(self, tolerance: float) -> bool:
-        """Whether the share is 1 within the tolerance and three standard errors, and no tensor lacks its part."""
-        return self.share is None or (abs(self.share - 1) <= tolerance + 3 * self.noise and not self.absent)
+        """Whether the share is 1 within the tolerance and three standard errors, and no tensor lacks its part.
+
+        Where three standard errors reach half of the update, present and absent cannot be told apart: that does not pass.
+        """
+        if self.share is None:
+            return True
+        return 3 * self.noise < 0.5 and abs(self.share - 1) <= tolerance + 3 * self.noise and not self.absent
 
 
 def presence(path: Path, pieces: Mapping[str, Piece], merge: Merge) -> Presence:

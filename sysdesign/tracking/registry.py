@@ -21,12 +21,14 @@ from mlflow.exceptions import MlflowException
 
 from sysdesign.artifacts import Artifact
 from sysdesign.errors import ArtifactError, ServiceError
+from sysdesign.evaluate.contestants import certified
 from sysdesign.tracking.runs import RunLog
 
 if TYPE_CHECKING:
     from sysdesign.evaluate.gate import Verdict
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+WHOLE = "sysdesign.registered_whole"  # set last: tags, aliases and promotion are all done
 PLACE_TAG = "sysdesign.deployed."  # + where it runs; the value says since when and under which tag
 EVALUATION = ("predictions.jsonl", "verdict.json")  # kept with the version, so that the next one can be held against it
 
@@ -36,9 +38,15 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
 
     `challenger` moves to it. `champion` moves only when the gate promotes: on this attempt (every other model that was
     judged by the same questions counts as one) and against the champion that is there.
-    Raises ServiceError when the registry refuses or goes away in the middle; calling again completes the work.
+    Raises ArtifactError when the export's parity certificate failed, ServiceError when the registry refuses or goes away in the
+    middle; calling again completes the work.
     """
     client, export, dataset = log.client, inputs["export"], inputs["dataset"]
+    if certified(export) is False:
+        law = "only a model whose parity certificate passed is registered"
+        raise ArtifactError(
+            str(export.path / "parity.json"), law, "read parity.html beside it; the limits are in export.parity", "passed: false"
+        )
     try:
         version = _registered(client, name, evaluate.digest)
         if version is None:
@@ -65,9 +73,12 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
                 name, f"models:/{model_id}", run_id=log.run, tags=tags, model_id=model_id, description=evaluate.manifest.note
             )
             version = str(made.version)
+        held = client.get_model_version(name, version).tags
+        if WHOLE not in held:  # a registry that went away in the middle is completed by the next call
             client.set_registered_model_alias(name, CHALLENGER, version)
-            if verdict.verdict == "promote":
-                promote(client, name, version, reason=f"passed the gate: {verdict.reasons[0]}")
+            if held.get("sysdesign.verdict") == "promote":
+                promote(client, name, version, reason=f"passed the gate: {held.get('sysdesign.reasons', '')[:300]}")
+            client.set_model_version_tag(name, version, WHOLE, "true")
     except MlflowException as err:
         do = "run the same command again when the registry answers; what was evaluated is kept"
         raise ServiceError("model registry", f"must accept the version ({str(err).splitlines()[0][:200]})", do, name) from None
@@ -89,10 +100,13 @@ def _verdict(client: MlflowClient, name: str, evaluate: Artifact) -> Verdict:
 
 
 def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    """The version to beat; None only when the registry says that there is none, never because it did not answer."""
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
-        return None
+    except MlflowException as err:
+        if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model, no such alias
+            return None
+        raise
 
 
 def show(log: RunLog, name: str, evaluate: Artifact) -> str:
@@ -104,6 +118,13 @@ def show(log: RunLog, name: str, evaluate: Artifact) -> str:
     log._try(lambda: log.client.log_outputs(log.run, [LoggedModelOutput(model_id, 0)]))
     log.tags({"sysdesign.registered": f"models:/{name}/{version}"})
     return f"models:/{name}/{version}"
+
+
+def is_champion(client: MlflowClient, uri: str) -> bool:
+    """Whether `models:/name/version` is the version that answers users."""
+    name, _, version = uri.removeprefix("models:/").rpartition("/")
+    champion = _champion(client, name) if name else None
+    return champion is not None and str(champion.version) == version
 
 
 def promote(client: MlflowClient, name: str, version: str, *, reason: str) -> str | None:
