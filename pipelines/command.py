@@ -15,6 +15,8 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 12):
 import importlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +55,9 @@ def command(about: str, sections: Sequence[str], run: Callable[[Config, str], No
 
 @contextmanager
 def errors_as_lines() -> Iterator[None]:
-    """The one place where the project's errors are caught."""
+    """The one place where the project's errors are caught; a polite end (SIGTERM: shutdown, pre-emption) is an interrupt too."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except SysdesignError as err:
@@ -65,6 +69,10 @@ def errors_as_lines() -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped: what was finished is kept; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def parse(argv: list[str], about: str, sections: Sequence[str], own: dict[str, str] | None = None) -> tuple[str, dict[str, str]]:
@@ -86,6 +94,8 @@ def parse(argv: list[str], about: str, sections: Sequence[str], own: dict[str, s
                 raise ConfigError(name, "needs a value", f"write {name} VALUE", word)
             value = rest.pop(0)
         if name == "--profile":
+            if not value.strip(" ,"):
+                raise ConfigError("--profile", "must name at least one file in conf/", "write --profile rehearsal", value)
             profile = value
         else:
             flags[name.removeprefix("--")] = value

@@ -175,6 +175,9 @@ class Store:
                     "free space or set --runtime.store to another disk; a rerun goes on where this stopped",
                     f"{free / 2**30:.1f} GiB free",
                 ) from None
+            if isinstance(err, NotADirectoryError | FileExistsError | PermissionError | FileNotFoundError) and not work.is_dir():
+                do = "set --runtime.store to a folder that you may write to"
+                raise ArtifactError(str(self.root), f"the store must be a writable folder ({err.strerror})", do) from None
             raise
 
     def discard(self, stage: str, key: str) -> None:

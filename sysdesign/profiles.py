@@ -38,6 +38,13 @@ def resolve(root: type[BaseModel], profile: str, flags: Mapping[str, str], conf:
 
     Raises ConfigError listing every unknown profile, unreadable file, mistyped field and bad value, one a line.
     """
+    try:
+        return _resolve(root, profile, flags, conf)
+    except RecursionError:
+        raise ConfigError("configuration", "must not contain itself, nor nest hundreds of levels deep", "mend the flag or file") from None
+
+
+def _resolve(root: type[BaseModel], profile: str, flags: Mapping[str, str], conf: Path) -> Any:
     tree: dict[str, Any] = {}
     origin: dict[Path_, str] = {}
     names = [name.strip() for name in profile.split(",") if name.strip()]
@@ -89,7 +96,7 @@ def _read_profile(name: str, conf: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
         raise ConfigError(f"conf/{path.name}", f"must be readable YAML ({str(err).splitlines()[0]})", "mend or restore the file") from None
-    if not isinstance(loaded or {}, dict):
+    if loaded is not None and not isinstance(loaded, dict):
         raise ConfigError(f"conf/{path.name}", "must be a mapping of sections", "see conf/rehearsal.yaml", loaded)
     return loaded or {}
 

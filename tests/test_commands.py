@@ -147,3 +147,40 @@ def test_flags_reach_the_configuration() -> None:
     profile, flags = wiring.parse(["--profile", "full", "--seed=3", "--train.lora.rank", "8"], "about", ("train",))
     assert (profile, flags) == ("full", {"seed": "3", "train.lora.rank": "8"})
     assert wiring.resolve(Config, profile, flags).train.lora.rank == 8
+
+
+def test_two_commands_on_a_store_that_does_not_exist_yet(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new.db")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    words = [sys.executable, "-m", "pipelines.export", "--runtime.store", str(tmp_path / "store")]
+    both = [subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 4, err
+        assert "Traceback" not in err and "it is not there" in err
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [("foo://bar", "the tracking store must answer"), ("sqlite:////proc", "the tracking store must answer")],
+)
+def test_a_tracking_address_that_is_none(uri: str, words: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    one_line(command("diagrams", "--diagrams.count", "1"), 6, "MLFLOW_TRACKING_URI", words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--profile", ""], "must name at least one file"),
+        (["--base", "&a {x: *a}"], "must not contain itself"),
+        (["--runtime.store", ""], "runtime.store"),
+    ],
+)
+def test_empty_and_endless_values(command: Command, flags: list[str], words: str) -> None:
+    one_line(command("diagrams", *flags), 2, words)
+
+
+def test_a_store_that_cannot_be_a_folder(command: Command, tracking_uri: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    one_line(command("diagrams", "--diagrams.count", "1", "--runtime.store", str(tmp_path / "file")), 4, "must be a writable folder")

@@ -38,13 +38,15 @@ def test_a_registered_model_through_the_client(registered: None, tmp_path: Path)
     from mlflow.deployments import plugin_manager
     from mlflow.exceptions import MlflowException
 
+    from sysdesign.tracking import registry as records
+
     plugins = plugin_manager.DeploymentPlugins()
     plugins.register("ollama", "sysdesign.deployments_plugin")
     plugin = plugins["ollama"]
     registry = MlflowClient()
     with OllamaServer(tmp_path / "ollama") as server:
         client = plugin.OllamaDeploymentClient(server.url.replace("http://", "ollama:/"))
-        where = registry.PLACE_TAG + registry.place(server.url, "assistant")
+        where = records.PLACE_TAG + records.place(server.url, "assistant")
         created = client.create_deployment("assistant", "models:/shop@champion")
         assert created["flavor"] == "gguf" and created["health"]["found"] == 1.0
         assert registry.get_model_version("shop", "1").tags[where].endswith(f"as {created['version']}")

@@ -39,7 +39,7 @@ def test_every_prompt_is_locked_and_nothing_else() -> None:
     locked = json.loads((prompts.PROMPTS / "lock.json").read_text())
     assert files == set(locked)
     assert prompt_hashes(files) == locked
-    assert all(re.fullmatch(r"[a-z]+/[a-z-]+\.v\d+\.(md|yaml)", name) for name in files)
+    assert all(re.fullmatch(r"[a-z]+/[a-z_-]+\.v\d+\.(md|yaml)", name) for name in files)
 
 
 def _breaks(folder: Path, how: str) -> None:

@@ -12,7 +12,7 @@ from sysdesign.config.section import Section
 class RuntimeConfig(Section):
     """Machine, money and manners."""
 
-    store: str = "artifacts"
+    store: str = Field(default="artifacts", min_length=1)
     """Folder of artefacts, relative to the project."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""

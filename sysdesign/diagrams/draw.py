@@ -7,6 +7,7 @@ last: where a record lies beside its picture after a kill, the picture is whole.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -97,7 +98,8 @@ def _results(waiting: Sequence[Job], out: Path, workers: int) -> Iterable[Diagra
 
     # spawned, not forked: the parent may hold threads (a tracking client) that a fork would copy mid-lock
     chunks = [waiting[at : at + 8] for at in range(0, len(waiting), 8)]
-    with ProcessPoolExecutor(max_workers=min(workers, len(chunks)), mp_context=get_context("spawn")) as pool:
+    count, context = min(workers, len(chunks)), get_context("spawn")
+    with ProcessPoolExecutor(max_workers=count, mp_context=context, initializer=_die_with_parent) as pool:
         try:
             for done in as_completed([pool.submit(_draw_some, chunk, out) for chunk in chunks]):
                 yield from done.result()
@@ -108,6 +110,21 @@ def _results(waiting: Sequence[Job], out: Path, workers: int) -> Iterable[Diagra
         except SysdesignError:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _die_with_parent() -> None:
+    """In a worker: end when the parent does, however it ends; a killed parent closes no queue, and workers would wait for ever."""
+    import multiprocessing
+    import threading
+    from multiprocessing import connection
+
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        connection.wait([parent.sentinel] if parent else [])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _draw_some(

@@ -6,6 +6,7 @@ reported once and never raised, because a tracking server that blinks must not e
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import sqlite3
@@ -22,6 +23,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
@@ -39,19 +41,30 @@ def connect(root: Path) -> MlflowClient:
 
     Raises ServiceError when the store does not answer.
     """
-    default = f"sqlite:///{root / 'mlflow.db'}"
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or default
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
-    client = MlflowClient(uri)
+    do = "start the server, or unset MLFLOW_TRACKING_URI to use the local mlflow.db"
     try:
+        if uri.startswith("sqlite:///"):
+            return _open_sqlite(uri)
+        client = MlflowClient(uri)
         client.search_experiments(max_results=1)
+    except ModuleNotFoundError as err:
+        do = f"pip install {'psycopg[binary]' if 'psycopg' in str(err) else err.name}"
+        raise ServiceError("MLFLOW_TRACKING_URI", f"its database driver must be installed ({err})", do, uri.partition("@")[0]) from None
     except Exception as err:  # every store has its own family of errors
-        reason = str(err).strip().splitlines()[0]
-        do = "start the server, or unset MLFLOW_TRACKING_URI to use the local mlflow.db"
-        raise ServiceError("MLFLOW_TRACKING_URI", f"the tracking store must answer ({reason[:160]})", do, uri) from None
-    if uri.startswith("sqlite:///"):
-        with sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=30) as database:
-            database.execute("PRAGMA journal_mode=WAL")  # persists; readers no longer block the writer
+        reason = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        raise ServiceError("MLFLOW_TRACKING_URI", f"the tracking store must answer ({reason[:160]})", do, uri.rpartition("@")[2]) from None
+    return client
+
+
+def _open_sqlite(uri: str) -> MlflowClient:
+    """One process at a time makes the tables: two that start together on a new file would both try, and one would die."""
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    with FileLock(f"{path}.lock", timeout=120), sqlite3.connect(path, timeout=30) as database:
+        database.execute("PRAGMA journal_mode=WAL")  # persists; readers no longer block the writer
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
     return client
 
 
@@ -121,7 +134,7 @@ def run(client: MlflowClient, name: str, *, parent: Run | None = None, tags: Map
         else:
             experiment = _experiment(client)
             extra = {"mlflow.parentRunId": parent} if parent else {}
-            user = {"mlflow.user": os.environ.get("USER") or "user", "mlflow.source.name": "sysdesign", "mlflow.source.type": "PROJECT"}
+            user = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "sysdesign", "mlflow.source.type": "PROJECT"}
             current = client.create_run(experiment, tags=user | extra, run_name=name).info.run_id
     except Exception as err:
         do = "check the tracking store, or unset MLFLOW_TRACKING_URI and MLFLOW_RUN_ID"
