@@ -35,9 +35,11 @@ class Claude:
         timeout_s: float = 600.0,
     ) -> None:
         import anthropic
+        import httpx2
 
         self.model, self.price, self.effort, self.cache = model, price, effort, cache
         self._sdk = anthropic
+        self._broken = httpx2.HTTPError
         self._client = anthropic.Anthropic(api_key=key, base_url=base_url, max_retries=0, timeout=timeout_s)
         self.base_url = str(self._client.base_url)
         self._room: float | None = None
@@ -66,11 +68,12 @@ class Claude:
             return outcome(error)
         except (
             self._sdk.APIError,
+            self._broken,
             ValueError,
             KeyError,
             TypeError,
             AttributeError,
-        ) as error:  # timeout, drop, or a reply that does not parse
+        ) as error:  # timeout, drop (inside a stream the SDK lets the transport's own error through), or a reply that does not parse
             return MaybeBilled(why=" ".join(str(error.__cause__ or error).split()) or type(error).__name__)
 
     def room(self) -> float | None:
@@ -176,9 +179,10 @@ def _answer(message: dict[str, Any]) -> Answer:
 
 
 def outcome(error: Any) -> NotTaken | MaybeBilled:
-    """An HTTP error status of either SDK: below 500 nothing was done; from 500 on nobody knows."""
+    """An HTTP error status of either SDK: a 4xx did nothing; from 500 on nobody knows, and an error inside a stream that began
+    with 200 comes after work was done."""
     status, said = int(error.status_code), " ".join(str(error).split())[:300]
-    if status >= 500 or status == 408:
+    if status < 400 or status >= 500 or status == 408:
         return MaybeBilled(why=f"HTTP {status}: {said}")
     after = error.response.headers.get("retry-after")
     seconds = float(after) if after and after.replace(".", "", 1).isdigit() else None
