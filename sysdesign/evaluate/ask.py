@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,6 +100,6 @@ def _load(path: Path) -> Answer | None:
 
 def _store(path: Path, answer: Answer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")  # two threads may hold the same answer
     partial.write_text(answer.model_dump_json(), encoding="utf-8")
     partial.replace(path)
