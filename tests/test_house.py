@@ -66,7 +66,8 @@ def test_headers_sizes_and_empty_packages() -> None:
 
 def test_the_project_speaks_of_itself_alone() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    forbidden = re.compile(r"/work/|/root/|\bTODO\b|\bFIXME\b|\bXXX\b")
+    home = re.escape(f"{Path.home()}/") if len(Path.home().parts) > 1 else "(?!)"
+    forbidden = re.compile(rf"{home}|\bTODO\b|\bFIXME\b|\bXXX\b")  # paths of the machine it was written on, unfinished work
     for name in listed:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".yaml", ".toml", ".yml", "") and path.is_file() and name != "tests/test_house.py":
