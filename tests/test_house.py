@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,22 @@ def test_pins_carry_hashes_and_no_addresses() -> None:
         assert "://" not in text
         for line in text.splitlines():
             assert re.match(r"^(\s|#|[A-Za-z0-9._-]+(\[[^\]]*\])?==)", line) or not line, line
+
+
+def test_every_imported_package_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    with_others = ["pydantic-core", "triton"]  # with pydantic, with torch
+    declared = " ".join([*project["dependencies"], *project["optional-dependencies"]["unsloth"], *with_others])
+    known = {name.lower().replace("_", "-") for name in re.findall(r"[A-Za-z][\w-]*", declared)}
+    imported = set()
+    for node in (node for path in LIBRARY for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    packages = packages_distributions()
+    for name in imported - set(sys.stdlib_module_names) - {"sysdesign", "pipelines"}:
+        assert known & {package.lower().replace("_", "-") for package in packages.get(name, [name])}, f"{name} must be in pyproject.toml"
 
 
 def test_every_readme_command_exists() -> None:
