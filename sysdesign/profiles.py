@@ -24,6 +24,26 @@ CONF = Path(__file__).parents[1] / "conf"
 Path_ = tuple[str, ...]
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without two surprises: a key written twice, whose first value would be lost, and `010` read as eight."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is written twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        digits = str(self.construct_scalar(node)).replace("_", "")
+        return int(digits) if digits.lstrip("+-").isdigit() else super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
 class Field(typing.NamedTuple):
     """One flag: its dotted path, the type as a person reads it, its default and its help."""
 
@@ -93,9 +113,10 @@ def _read_profile(name: str, conf: Path) -> dict[str, Any]:
         do = f"did you mean --profile {near}?" if near else "write --profile rehearsal"
         raise ConfigError("--profile", f"must name files in conf/: {', '.join(known)}", do, name)
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
-        raise ConfigError(f"conf/{path.name}", f"must be readable YAML ({str(err).splitlines()[0]})", "mend or restore the file") from None
+        said = " ".join(str(err).split())[:160]
+        raise ConfigError(f"conf/{path.name}", f"must be readable YAML ({said})", "mend or restore the file") from None
     if loaded is not None and not isinstance(loaded, dict):
         raise ConfigError(f"conf/{path.name}", "must be a mapping of sections", "see conf/rehearsal.yaml", loaded)
     return loaded or {}
@@ -103,7 +124,7 @@ def _read_profile(name: str, conf: Path) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     try:
-        return yaml.safe_load(text) if text.strip() else text
+        return yaml.load(text, _Loader) if text.strip() else text
     except yaml.YAMLError:
         return text
 
@@ -130,7 +151,8 @@ def _overlay(
             origin[here] = source
             _overlay(old, value, source, origin, block, here)
         else:
-            tree[str(name)] = value
+            truth_for_number = isinstance(value, bool) and info is not None and info.annotation in (int, float)
+            tree[str(name)] = str(value).lower() if truth_for_number else value  # pydantic would read `true` as 1
             origin[here] = source
 
 

@@ -93,3 +93,13 @@ def test_every_profile_in_conf_resolves() -> None:
 def test_every_field_has_help() -> None:
     missing = [field.path for field in fields(Config) if not field.help and not field.path.endswith(".kind")]
     assert not missing
+
+
+def test_yaml_that_would_mean_something_else_is_refused(conf: Path) -> None:
+    for flag, value in {"seed": "true", "talk.rate": "no"}.items():
+        with pytest.raises(ConfigError, match=f"--{flag}: input should be a valid"):
+            resolve(Tree, "", {flag: value}, conf)
+    assert resolve(Tree, "", {"seed": "010"}, conf).seed == 10, "YAML 1.1 reads eight"
+    (conf / "twice.yaml").write_text("seed: 1\ntalk: {rate: 1}\nseed: 2\n")
+    with pytest.raises(ConfigError, match="conf/twice.yaml: .*`seed` is written twice.*line 3"):
+        resolve(Tree, "twice", {}, conf)
