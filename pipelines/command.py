@@ -146,7 +146,7 @@ def run_stage(
 
     stage = flow.find_stage(name)
     log.params({"profile": profile, "seed": config.seed, **flow.flat(getattr(config, name), name)})
-    inputs = inputs or flow.inputs_of(stage, config, store, profile, fetch)
+    inputs = inputs or flow.inputs_of(stage, config, store, profile + _flags(config, profile), fetch)
     outcome = flow.run(stage, function, config, store, inputs, log, fetch=fetch, fresh=alone and stage.acts)
     lineage.record(log, outcome, inputs, push=config.runtime.push)
     if name == "evaluate":
@@ -154,6 +154,21 @@ def run_stage(
     if name == "deploy" and not outcome.cached:
         registry.note_deployment(log.client, config.runtime.registered_model, inputs["export"], outcome.artifact.manifest.report)
     return outcome, inputs
+
+
+def _flags(config: Config, profile: str) -> str:
+    """What the configuration adds to its profile, as `mlflow run` takes it: an advice without it would make another artefact."""
+    from sysdesign import flow
+
+    try:
+        given, plain = (flow.flat(one, "") for one in (config, resolve(Config, profile, {})))
+    except ConfigError:  # a trial's profile is its experiment, which its sweep names
+        return ""
+    return "".join(
+        f" -P {name[1:]}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in given.items()
+        if plain.get(name) != value
+    )
 
 
 def line(outcome: Outcome) -> str:

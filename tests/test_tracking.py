@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,19 @@ def test_a_child_hangs_below_its_parent_and_ends_as_it_went(client: MlflowClient
     assert client.get_run(killed.run).info.status == "KILLED"
 
 
+def test_a_run_whose_process_was_killed_is_ended_by_the_next_one(client: MlflowClient) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = runs._process(gone.pid)
+    gone.kill()
+    gone.communicate()
+    killed, elsewhere = client.create_run("0"), client.create_run("0")
+    client.set_tag(killed.info.run_id, runs.PROCESS, process)
+    client.set_tag(elsewhere.info.run_id, runs.PROCESS, process.replace(runs.HOST, "another/1"))
+    with runs.run(client, "all") as alive, runs.run(client, "plan") as second:
+        status = [client.get_run(run).info.status for run in (killed.info.run_id, elsewhere.info.run_id, alive.run, second.run)]
+    assert status == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
+
+
 def test_the_run_of_mlflow_run_is_adopted_once(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     given = client.create_run("0").info.run_id
     client.log_param(given, "train.lora.rank", "8")
@@ -107,6 +123,28 @@ def test_what_was_pushed_is_fetched_and_proved(client: MlflowClient, tmp_path: P
     assert run.data.metrics["diagrams/count"] == 2
     assert run.data.tags["mlflow.note.content"] == "Two drawn."
     assert {entry.path for entry in client.list_artifacts(log.run)} == {"artifact", "card.md", "manifest.json"}
+
+
+def test_two_that_fetch_at_once_get_one_artefact_and_a_broken_download_is_one_line(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with runs.run(client, "diagrams") as log:
+        made = make(Store(tmp_path / "here"), log)
+        lineage.record(log, made, {}, push="always")
+    there = Store(tmp_path / "there")
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: lineage.fetch(client, there, "diagrams", made.artifact.key), range(4)))
+    assert {artifact.digest for artifact in found if artifact} == {made.artifact.digest} and all(found)
+
+    def breaks_off(self: MlflowClient, run: str, path: str, dst: str) -> str:
+        (Path(dst) / "half").write_text("x")
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(MlflowClient, "download_artifacts", breaks_off)
+    store = Store(tmp_path / "third")
+    with pytest.raises(ServiceError, match=r"must arrive whole \(reset by peer\).*mlflow run \. -e diagrams"):
+        lineage.fetch(client, store, "diagrams", made.artifact.key)
+    assert not list(store.root.rglob("half"))
 
 
 def test_a_fetched_artefact_that_was_changed_is_refused(client: MlflowClient, tmp_path: Path) -> None:

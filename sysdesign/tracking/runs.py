@@ -9,9 +9,11 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import platform
 import sqlite3
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
+import psutil
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
@@ -33,6 +36,8 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 PARAM_LIMIT = 6000  # characters a parameter value may have in MLflow
+PROCESS = "sysdesign.process"  # tag: host, pid and start time of the process that a run belongs to
+HOST = f"{platform.node()}/{uuid.getnode():x}"  # two rented machines may both be called `localhost`
 Run = str  # a run id
 
 
@@ -140,7 +145,9 @@ def run(client: MlflowClient, name: str, *, parent: Run | None = None, tags: Map
         do = "check the tracking store, or unset MLFLOW_TRACKING_URI and MLFLOW_RUN_ID"
         raise ServiceError("MLflow", f"a run must be created ({str(err).splitlines()[0][:160]})", do, name) from None
     log = RunLog(client, current)
-    log.tags(labels)
+    log.tags(labels | {PROCESS: _process(os.getpid())})
+    if parent is None:
+        log._try(lambda: _end_the_dead(client, current))
     try:
         yield log
     except BaseException as err:
@@ -151,6 +158,27 @@ def run(client: MlflowClient, name: str, *, parent: Run | None = None, tags: Map
         raise
     else:
         log._try(lambda: client.set_terminated(current, "FINISHED"))
+
+
+def _process(pid: int) -> str:
+    """Names one process of one machine for ever: pids are used again, start times are not."""
+    return f"{HOST} {pid} {psutil.Process(pid).create_time():.0f}"
+
+
+def _end_the_dead(client: MlflowClient, current: Run) -> None:
+    """Runs of this machine whose process was killed before it could say so would show as RUNNING for ever."""
+    experiment = client.get_run(current).info.experiment_id
+    query = f"status = 'RUNNING' and tags.`{PROCESS}` like '{HOST} %'"
+    for run in client.search_runs([experiment], query, max_results=100):
+        process = run.data.tags[PROCESS]
+        pid = int(process.split()[-2])
+        try:
+            alive = _process(pid) == process
+        except psutil.NoSuchProcess:
+            alive = False
+        if not alive:
+            client.set_tag(run.info.run_id, "sysdesign.error", "its process was killed")
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _experiment(client: MlflowClient) -> str:
