@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from sysdesign.artifacts import MANIFEST, Artifact, Store, digest_of, hash_files
-from sysdesign.errors import ArtifactError
+from sysdesign.errors import ArtifactError, ServiceError
 from sysdesign.flow import Outcome
 from sysdesign.tracking.runs import RunLog, is_local
 
@@ -74,7 +75,7 @@ def dataset_input(dataset: Artifact, context: str) -> DatasetInput:
     numbers = {name: value for name, value in report.items() if isinstance(value, int | float)}
     entity = Dataset(
         name="sysdesign",
-        digest=dataset.digest[:32],
+        digest=report.get("content_sha256", dataset.digest)[:32],  # of rows and pixels: two machines may pack them into other bytes
         source_type="local",
         source=json.dumps(source),
         schema=json.dumps(schema),
@@ -93,16 +94,34 @@ def maker(client: MlflowClient, artifact: Artifact) -> str | None:
 def fetch(client: MlflowClient, store: Store, stage: str, key: str) -> Artifact | None:
     """Bring an artefact that a finished run uploaded under this key, verified against its digest; None if nobody did.
 
-    Raises ArtifactError when what arrives is not what its manifest records.
+    Raises ArtifactError when what arrives is not what its manifest records, ServiceError when the server breaks off.
     """
+    if not any(_uploaded(client, run) for run in _search(client, stage, key)):
+        return None
+    (store.root / ".work").mkdir(parents=True, exist_ok=True)
+    with FileLock(store.root / ".work" / f"fetch-{stage}-{key[:12]}.lock"):  # a second process waits, then finds what the first brought
+        return store.find(stage, key) or _download(client, store, stage, key)
+
+
+def _uploaded(client: MlflowClient, run: Any) -> bool:
+    return any(entry.path == UPLOAD for entry in client.list_artifacts(run.info.run_id))
+
+
+def _download(client: MlflowClient, store: Store, stage: str, key: str) -> Artifact | None:
     for run in _search(client, stage, key):
-        if not any(entry.path == UPLOAD for entry in client.list_artifacts(run.info.run_id)):
+        if not _uploaded(client, run):
             continue
         scratch = store.root / ".work" / f"fetch-{stage}-{key[:12]}"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         folder = scratch / UPLOAD
-        client.download_artifacts(run.info.run_id, UPLOAD, str(scratch))
+        try:
+            client.download_artifacts(run.info.run_id, UPLOAD, str(scratch))
+        except Exception as err:  # every artefact store has its own family of errors
+            shutil.rmtree(scratch, ignore_errors=True)
+            reason = (str(err).strip().splitlines() or [type(err).__name__])[0][:160]
+            do = f"try again, or make the stage here: mlflow run . -e {stage} --env-manager=local"
+            raise ServiceError(f"run {run.info.run_id}", f"the uploaded {stage} artefact must arrive whole ({reason})", do) from None
         found = store.load(folder)
         if found.key != key or digest_of(hash_files(folder)) != found.digest:
             shutil.rmtree(scratch, ignore_errors=True)
