@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ STAGES = {
         Stage("base", (), ("diagrams/seeds.v1.yaml", "student/system.v1.md")),
         Stage("diagrams", (), ("diagrams/seeds.v1.yaml", "evaluate/headline.v1.yaml")),
         Stage("conversations", ("diagrams",), ("diagrams/seeds.v1.yaml", "conversations/teacher.v1.md", "evaluate/headline.v1.yaml")),
-        Stage("dataset", ("conversations", "diagrams", "base"), ("student/system.v1.md", "evaluate/headline.v1.yaml")),
+        Stage("dataset", ("conversations", "diagrams", "base"), ("student/system.v1.md", "evaluate/headline.v1.yaml"), version=2),
         Stage("train", ("dataset", "base")),
         Stage("export", ("train", "base", "dataset"), ("student/system.v1.md",)),
         Stage(
@@ -107,16 +108,25 @@ def address(stage: Stage, config: Config, inputs: Mapping[str, Artifact]) -> str
 
 
 def _user_files(paths: Sequence[str]) -> dict[str, str]:
-    """Content of a person's own files, which are inputs as much as artefacts are: the JSONL by its bytes, and the pictures that
-    lie in its folder by name and size."""
+    """Content of a person's own files, which are inputs as much as artefacts are: the JSONL, and the files in its folder by name."""
     found = {}
     for path in map(Path, paths):
-        hashed = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
-        if path.is_file():
-            beside = sorted(p for p in path.parent.rglob("*") if p.is_file() and p != path)
-            hashed.update("".join(f"{p.relative_to(path.parent)}\0{p.stat().st_size}\n" for p in beside).encode())
-        found[f"file:{path}"] = hashed.hexdigest()
+        beside = sorted(p for p in path.parent.rglob("*") if p.is_file()) if path.is_file() else []
+        listed = "".join(f"{p.relative_to(path.parent)}\0{_sha256(p, p.stat().st_size, p.stat().st_mtime_ns)}\n" for p in beside)
+        found[f"file:{path}"] = hashlib.sha256(f"{path.name}\n{listed}".encode()).hexdigest()
     return found
+
+
+@cache
+def _sha256(path: Path, size: int, changed_ns: int) -> str:
+    """Of a file's bytes, read once a process; of one that cannot be read, or is larger than any picture may be, by size and time."""
+    try:
+        if size <= 2**30:
+            with path.open("rb") as data:
+                return hashlib.file_digest(data, "sha256").hexdigest()
+    except OSError:
+        pass  # the stage says so if it needs the file
+    return f"{size}/{changed_ns}"
 
 
 def run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,12 @@ import pytest
 from sysdesign.artifacts import Artifact, digest_of, hash_files
 from sysdesign.config.dataset import DatasetConfig, PictureConfig, UserData
 from sysdesign.config.runtime import RuntimeConfig
+from sysdesign.dataset.content import decoded_sha256
 from sysdesign.dataset.explain import explain
 from sysdesign.dataset.layout import pack
 from sysdesign.dataset.leaks import Headline
+from sysdesign.dataset.pictures import Picture
+from sysdesign.dataset.proof import prove
 from sysdesign.dataset.report import DatasetReport
 from sysdesign.dataset.splits import split_topologies
 from sysdesign.dataset.stage import dataset
@@ -91,7 +95,23 @@ def test_splits_share_no_topology_and_no_picture_and_the_held_out_style_is_only_
     assert {row.style for row in seen["test"]} > {"chalk"} and not any(row.style == "chalk" for row in seen["train"] + seen["val"])
     assert all(row.graph for row in seen["test"] if row.diagram_id) and not any(row.graph for row in seen["train"])
     proof = json.loads((made[0].path / "compile.json").read_text())["leaks"]
-    assert proof["shared_topologies"] == proof["shared_pictures"] == proof["shared_texts"] == 0 and proof["headline_prompts"] == 30
+    assert proof["shared_topologies"] == proof["shared_pictures"] == proof["shared_texts"] == proof["rows_like_a_prompt"] == 0
+    assert proof["headline_prompts"] == 30 and "13 words" in proof["ngram_law"]
+    assert made[1].leaks.model_dump(mode="json") == proof, "the manifest holds the report, and the report the proof"
+
+
+@pytest.mark.parametrize("file", ["rows/train.jsonl", "probes.jsonl"])
+def test_the_proof_reads_the_finished_files(file: str, made: tuple[Artifact, DatasetReport], tmp_path: Path) -> None:
+    shutil.copytree(made[0].path, tmp_path / "set")
+    path, prompts = tmp_path / "set" / file, [(prompt.id, prompt.prompt) for prompt in headline_prompts()]
+    pictures = {picture.name: picture for picture in read_jsonl(made[0].path / "pictures.jsonl", Picture)}
+    assert prove(tmp_path / "set", pictures, {"chalk"}, prompts, "0", 0).rows_like_a_prompt == 0
+    row = json.loads(path.read_text().splitlines()[0])
+    row["messages"][-1]["content"][0]["text"] += f" {prompts[4][1].upper()}"
+    with path.open("a") as lines:
+        lines.write(json.dumps(row | {"id": "late"}) + "\n")
+    with pytest.raises(ArtifactError, match=f"late .*{prompts[4][0]}"):
+        prove(tmp_path / "set", pictures, {"chalk"}, prompts, "0", 0)
 
 
 def test_probes_are_single_scorable_questions_spread_over_graphs(made: tuple[Artifact, DatasetReport]) -> None:
@@ -134,16 +154,21 @@ def test_parquet_holds_the_same_rows(made: tuple[Artifact, DatasetReport]) -> No
         assert table[0]["messages"][1]["role"] == "user" and json.loads(table[0]["facts"])[0]["name"] == "replicas"
 
 
-def test_the_same_inputs_give_the_same_bytes_and_one_changed_pixel_others(
-    made: tuple[Artifact, DatasetReport], inputs: Inputs, tmp_path: Path
+def test_the_same_inputs_give_the_same_bytes_whatever_packs_them_the_same_content_and_one_changed_pixel_another(
+    made: tuple[Artifact, DatasetReport], inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import hashlib
-    import shutil
+    import zlib
 
     from PIL import Image
 
     again, _ = run(CFG, tmp_path / "again", inputs, workers=1)
     assert again.digest == made[0].digest
+    with monkeypatch.context() as other:  # another build of zlib: other bytes for the same pixels
+        compress = zlib.compress
+        other.setattr("sysdesign.dataset.pictures.zlib.compress", lambda data, level: compress(data, level + 5))
+        elsewhere, report = run(CFG, tmp_path / "elsewhere", inputs)
+    assert elsewhere.digest != made[0].digest and report.content_sha256 == made[1].content_sha256 == decoded_sha256(elsewhere.path)
     shutil.copytree(inputs["diagrams"].path, tmp_path / "diagrams")
     path = tmp_path / "diagrams" / "images" / "d00000.png"
     before = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -153,8 +178,8 @@ def test_the_same_inputs_give_the_same_bytes_and_one_changed_pixel_others(
         image.save(path, compress_level=1)
     lines = tmp_path / "diagrams" / "diagrams.jsonl"
     lines.write_text(lines.read_text().replace(before, hashlib.sha256(path.read_bytes()).hexdigest()))
-    changed, _ = run(CFG, tmp_path / "changed", {**inputs, "diagrams": world.artifact("diagrams", tmp_path / "diagrams")})
-    assert changed.digest != made[0].digest
+    _, changed = run(CFG, tmp_path / "changed", {**inputs, "diagrams": world.artifact("diagrams", tmp_path / "diagrams")})
+    assert changed.content_sha256 != made[1].content_sha256
 
 
 KILLED = """
@@ -202,7 +227,7 @@ def test_a_row_is_explained_back_to_its_seed(made: tuple[Artifact, DatasetReport
 
 def test_the_card_shows_counts_providers_and_pictures(made: tuple[Artifact, DatasetReport]) -> None:
     card = (made[0].path / "card.md").read_text()
-    for part in ("| train |", "- offline: 120 rows", "![k", "Left out", "Licence and providers"):
+    for part in ("| train |", "- offline: 120 rows", "![k", "| conversation | 120 | 0 | 0 | 120 | 0 |", made[1].content_sha256):
         assert part in card
     images = [line.split("(")[-1].rstrip(")") for line in card.splitlines() if line.startswith("![")]
     assert images and all((made[0].path / image).is_file() for image in images)
@@ -226,7 +251,6 @@ def test_a_picture_that_the_processor_would_resize_stops_the_run(inputs: Inputs,
     processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 28 * 28 * 32}
     rows = [row for row in load_split(run(CFG, tmp_path / "out", inputs)[0], "train") if row.images]
     from sysdesign.dataset.draft import Draft
-    from sysdesign.dataset.pictures import Picture
 
     listed = {p.name: p for p in read_jsonl(tmp_path / "out" / "pictures.jsonl", Picture)}
     draft = Draft(rows[0], (listed[Path(rows[0].images[0]).name],))
@@ -238,7 +262,9 @@ def test_your_own_rows_and_replay_join_train_within_their_share(inputs: Inputs, 
     own, general = tmp_path / "own.jsonl", tmp_path / "general.jsonl"
     own.write_text("".join(json.dumps({"messages": _talk(f"Own {n}?")}) + "\n" for n in range(10)))
     general.write_text("".join(json.dumps({"conversations": _sharegpt(f"General {n}?")}) + "\n" for n in range(200)))
-    cfg = CFG.model_copy(update={"extra": UserData(paths=(str(own),)), "replay": UserData(paths=(str(general),)), "replay_share": 0.1})
+    cfg = CFG.model_copy(
+        update={"extra": UserData(paths=(str(own),)), "replay": UserData(paths=(str(general),), max_rows=150), "replay_share": 0.1}
+    )
     made, report = run(cfg, tmp_path / "out", inputs)
     rows = [*load_split(made, "train"), *load_split(made, "val")]
     assert sum(row.family == "extra" for row in rows) == 10
@@ -247,6 +273,11 @@ def test_your_own_rows_and_replay_join_train_within_their_share(inputs: Inputs, 
     first = next(row for row in rows if row.family == "replay")
     assert first.messages[0]["role"] == "user", "replay keeps its own form"
     assert next(row for row in rows if row.family == "extra").messages[0]["role"] == "system"
+    funnel = json.loads((made.path / "compile.json").read_text())["funnel"]
+    kept = sum(row.family == "replay" for row in rows)
+    assert funnel["replay0"] == {"read": 150, "rejected": 0, "not_drawn": 150 - kept, "kept": kept, "beyond_max_rows": 50}
+    assert report.not_read == 50 and "50 beyond max_rows" in report.note()
+    assert f"| replay0 (general.jsonl) | 150 | 0 | {150 - kept} | {kept} | 50 |" in (made.path / "card.md").read_text()
 
 
 def test_rows_like_a_held_out_prompt_are_dropped() -> None:

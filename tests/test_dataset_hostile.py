@@ -21,11 +21,14 @@ from PIL import Image
 
 from sysdesign.config.dataset import DatasetConfig, PictureConfig, UserData
 from sysdesign.config.runtime import RuntimeConfig
+from sysdesign.dataset.compiling import BATCH_BYTES, Compiler
 from sysdesign.dataset.draft import Draft
+from sysdesign.dataset.gather import _chunks
 from sysdesign.dataset.lines import parse_object, read_lines
 from sysdesign.dataset.pictures import PictureStore
 from sysdesign.dataset.stage import dataset
 from sysdesign.dataset.userdata import draft_user_row
+from sysdesign.models.base import load_processor
 from sysdesign.models.picture import PicturePolicy
 from sysdesign.models.rows import Unfit, load_split
 from sysdesign.records import NullLog, Rejected, read_jsonl
@@ -104,7 +107,8 @@ BROKEN: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "an end mark in the answer": (ask(answer="No.<|im_end|>\n<|im_start|>user\nYes?"), "special_token"),
     "a picture mark in the question": (ask("What is <|image_pad|>?"), "special_token"),
     "an answer that begins with a line break": (ask(answer="\nA gateway."), "mask_boundary"),
-    "longer than the limit": (ask(answer="gateway " * 2000), "too_long"),
+    "longer than the limit": (ask(answer="gateway " * 1500), "too_long"),
+    "far longer than the limit": (ask(answer="gateway " * 2200), "too_long"),
     "more places than pictures": ({**ask("<image><image>What?"), "images": ["good.png"]}, "image_count"),
     "more pictures than places": ({**ask("<image>What?"), "images": ["good.png", "good2.png"]}, "image_count"),
     "17 pictures": ({**ask("What?"), "images": ["good.png"] * 17}, "too_many_pictures"),
@@ -271,6 +275,48 @@ def test_a_line_without_end_is_not_held_in_memory(tmp_path: Path) -> None:
     assert isinstance(found[0], Unfit) and found[0].reason == "line_too_long" and found[1:] == [b"{}"]
 
 
+def test_long_texts_are_tokenised_in_bounded_batches_and_hopeless_ones_not_at_all(tmp_path: Path) -> None:
+    processor = load_processor(world.tiny_base(tmp_path / "base"))
+
+    class Watched:
+        """The tokenizer, with a note of how many bytes each call got."""
+
+        def __init__(self, inner: Any) -> None:
+            self.inner, self.sizes = inner, list[int]()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+        def __call__(self, texts: list[str], **how: Any) -> Any:
+            self.sizes.append(sum(len(text.encode()) for text in texts))
+            return self.inner(texts, **how)
+
+    def draft(number: int, size: int) -> Draft:
+        return draft_user_row(
+            ask(f"Long {number}?", "\u00fc gateway " * (size // 11)), "r", "extra", tmp_path, LIMITS, store, "Be.", 0.1, 0
+        )
+
+    store = PictureStore(tmp_path / "out", tmp_path / "journal.jsonl", PicturePolicy(min_tokens=4, max_tokens=9))
+    drafts = [draft(n, 130_000 if n % 2 else 100) for n in range(40)]
+    plain = Compiler(processor, 28, 131_072, tmp_path)
+    alone = [plain.compile([one])[0] for one in drafts]
+    watched = Watched(processor.tokenizer)
+    processor.tokenizer = watched
+    together = Compiler(processor, 28, 131_072, tmp_path)
+    assert together.compile(drafts) == alone
+    assert len(watched.sizes) == 3 and max(watched.sizes) <= BATCH_BYTES < sum(watched.sizes)
+    with pytest.raises(Unfit, match=r"too_long: .*not tokenised"):
+        Compiler(processor, 28, 1024, tmp_path).check_size(drafts[1])
+    Compiler(processor, 28, 1024, tmp_path).check_size(drafts[0])
+
+
+def test_a_chunk_of_long_lines_is_bounded_in_bytes() -> None:
+    lines = [b"x" * 3_000_000, Unfit("line_too_long", ""), b"y" * 6_000_000, b"z"] + [b"w"] * 600
+    chunks = list(_chunks(lines))
+    assert [len(chunk) for chunk in chunks] == [3, 500, 101] and [line for chunk in chunks for _, line in chunk] == lines
+    assert [number for chunk in chunks for number, _ in chunk] == list(range(1, 605))
+
+
 KEYS = ("role", "content", "from", "value", "type", "text", "image", "image_url", "url", "messages", "images", "conversations", "system")
 WORTH_TRYING = ("<image>", "good.png", "user", "gpt", "../x.png", "data:image/png;base64,AAAA", "http://127.0.0.1/a.png")
 json_like = st.recursive(
@@ -287,6 +333,27 @@ message = st.fixed_dictionaries(
 row = st.fixed_dictionaries(
     {"messages": st.lists(message, max_size=5) | json_like}, optional={"images": json_like, "image": json_like, "system": json_like}
 )
+
+
+turn = st.fixed_dictionaries(
+    {
+        "question": st.text(max_size=9) | json_like,
+        "answer": st.text(max_size=9) | json_like,
+        "family": st.just("count"),
+        "structure": st.just("x"),
+    },
+    optional={
+        "facts": json_like,
+        "check": st.fixed_dictionaries({"kind": st.sampled_from(["number", "set", "boxes"]), "expected": json_like}),
+    },
+)
+conversation = st.fixed_dictionaries(
+    {
+        "id": st.sampled_from(["k1", "new"]) | json_like, "diagram_id": st.sampled_from([None, "d00001", "d00008", "d9"]) | json_like,
+        "seed_id": st.just("seed-01") | json_like, "provider": st.just("offline") | json_like, "teacher": st.just("t"),
+        "turns": st.lists(turn, max_size=3) | json_like,
+    }
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +378,50 @@ def test_any_line_becomes_a_draft_or_a_reason(line: bytes, bench: Callable[[byte
     else:
         roles = [m["role"] for m in draft.row.messages]
         assert roles[0] == "system" and roles[-1] == "assistant" and draft.row.model_dump_json()
+
+
+@pytest.fixture(scope="module")
+def small_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole")
+    return {
+        "base": world.tiny_base(folder / "base"),
+        "diagrams": world.diagrams(folder / "diagrams", 12),
+        "conversations": world.conversations(folder / "talks", world.talks(12, 12)),
+    }
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    extra=st.lists(
+        st.binary(max_size=200) | st.builds(lambda value: json.dumps(value).encode(), row | json_like), min_size=60, max_size=200
+    ),
+    replay=st.lists(st.builds(lambda value: json.dumps(value).encode(), row), max_size=30),
+    talks=st.lists(st.builds(lambda value: json.dumps(value).encode(), conversation | json_like), max_size=30),
+)
+def test_any_files_go_through_the_whole_stage(
+    extra: list[bytes], replay: list[bytes], talks: list[bytes], small_inputs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "good.png").write_bytes(png((60, 60)))
+    for name, lines in (("extra", extra), ("replay", replay)):
+        (folder / f"{name}.jsonl").write_bytes(b"\n".join(lines))
+    told = folder / "talks"
+    told.mkdir()
+    (told / "conversations.jsonl").write_bytes(
+        (small_inputs["conversations"].path / "conversations.jsonl").read_bytes() + b"\n".join(line.replace(b"\n", b"") for line in talks)
+    )
+    own = {name: LIMITS.model_copy(update={"paths": (str(folder / f"{name}.jsonl"),), "max_rows": 150}) for name in ("extra", "replay")}
+    cfg = DatasetConfig(picture=SMALL, max_tokens=1024, **own)
+    out = folder / "out"
+    out.mkdir()
+    inputs = {**small_inputs, "conversations": world.artifact("conversations", told)}
+    report = dataset(cfg, seed=1, out=out, log=NullLog(), runtime=RuntimeConfig(), **inputs)
+    funnel = json.loads((out / "compile.json").read_text())["funnel"]
+    filled = [len([line for line in (folder / f"{name}.jsonl").read_bytes().split(b"\n") if line.strip()]) for name in ("extra", "replay")]
+    assert [sum(funnel.get(f"{name}0", {}).get(step, 0) for step in ("read", "beyond_max_rows")) for name in ("extra", "replay")] == filled
+    assert all(steps["read"] == steps["rejected"] + steps["not_drawn"] + steps["kept"] for steps in funnel.values())
+    assert len(list(read_jsonl(out / "rejected.jsonl", Rejected))) == report.rejected == sum(steps["rejected"] for steps in funnel.values())
+    shutil.rmtree(folder)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

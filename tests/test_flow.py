@@ -133,4 +133,6 @@ def test_an_edited_file_of_your_own_is_another_dataset(tmp_path: Path) -> None:
     mine.write_text('{"a": 1}\n')
     edited = flow.address(stage, config, {})
     (mine.parent / "picture.png").write_bytes(b"x")
-    assert len({before, edited, flow.address(stage, config, {})}) == 3
+    added = flow.address(stage, config, {})
+    (mine.parent / "picture.png").write_bytes(b"y")  # another picture of the same size
+    assert len({before, edited, added, flow.address(stage, config, {})}) == 4

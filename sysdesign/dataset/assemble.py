@@ -20,6 +20,7 @@ from sysdesign.models.rows import Unfit
 from sysdesign.records import Rejected, Row, read_jsonl
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+FUNNEL = ("read", "rejected", "not_drawn", "kept", "beyond_max_rows")  # the second to fourth add up to the first
 GROUP = 500  # rows in a Parquet group
 SAMPLE = 24  # rows that go through the whole processor again
 
@@ -33,12 +34,15 @@ class Tally:
     trained_tokens: Counter[str] = field(default_factory=Counter)
     spread: dict[str, Counter[str]] = field(default_factory=dict)  # "family/train" and the like
     rejected: Counter[str] = field(default_factory=Counter)
-    read: Counter[str] = field(default_factory=Counter)  # rows that compiled, by source
+    funnel: dict[str, Counter[str]] = field(default_factory=dict)  # source -> FUNNEL, by lines
     sample: list[Row] = field(default_factory=list)
     replay: int = 0
-    not_drawn: int = 0  # replay rows beyond the share
     probes: int = 0
     probe_graphs: int = 0
+
+    def step(self, part: Path, name: str) -> None:
+        """One more line of the source of `part` that came to this step."""
+        self.funnel.setdefault(part.name.rsplit("-", 1)[0], Counter())[name] += 1
 
     def count(self, row: Row) -> None:
         self.tokens[row.split].append(row.n_tokens)
@@ -86,13 +90,14 @@ def assemble(
                 if row is None:
                     if outcome.rejected is not None:
                         drop(outcome.rejected)
+                        tally.step(part, "rejected")
                     continue
                 if outcome.probe:
                     if chosen.pop(row.id, None):
                         probes.add(row)
                     continue
                 if row.family == "replay" and not _draws_replay(row, replay_total, tally, replay_share, seed):
-                    tally.not_drawn += 1
+                    tally.step(part, "not_drawn")
                     continue
                 try:
                     _once(row, seen, ids)
@@ -100,8 +105,9 @@ def assemble(
                         _unlike(row, pictures, judged, test_pictures, alike)
                 except Unfit as unfit:
                     drop(reject(row.id, unfit))
+                    tally.step(part, "rejected")
                     continue
-                tally.read[part.name.rsplit("-", 1)[0]] += 1
+                tally.step(part, "kept")
                 tally.count(row)
                 writers[row.split].add(row)
                 draw = -_hash(f"{seed}/sample/{row.id}")
@@ -109,6 +115,8 @@ def assemble(
                     heapq.heappush(sample, (draw, row.id, row))
                 elif draw > sample[0][0]:
                     heapq.heapreplace(sample, (draw, row.id, row))
+    for steps in tally.funnel.values():
+        steps["read"] = steps.total()
     tally.sample = [row for _, _, row in sorted(sample, key=lambda entry: entry[1])]
     return tally
 

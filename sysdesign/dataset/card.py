@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sysdesign.config.dataset import DatasetConfig
-from sysdesign.dataset.assemble import Tally
+from sysdesign.dataset.assemble import FUNNEL, Tally
 from sysdesign.dataset.layout import Layout
 from sysdesign.dataset.leaks import LeakProof
 from sysdesign.models.base import Base
@@ -21,20 +22,30 @@ _TERMS = {
 
 
 def card(
-    cfg: DatasetConfig, base: Base, policy: PicturePolicy, tally: Tally, layouts: Mapping[str, Layout], proof: LeakProof, pictures: int
+    cfg: DatasetConfig,
+    base: Base,
+    policy: PicturePolicy,
+    tally: Tally,
+    layouts: Mapping[str, Layout],
+    proof: LeakProof,
+    pictures: int,
+    content: str,
+    upstream: Mapping[str, Any],
 ) -> str:
-    """Markdown; pictures are linked relative to the artefact."""
+    """Markdown; pictures are linked relative to the artefact. `upstream`: the funnel of the conversations stage, if it wrote one."""
     name = Path(base.name).name if base.kind == "folder" else base.name
+    before = {name.replace("_", " "): count for name, count in upstream.items() if isinstance(count, int)}
     whole = sum(layout.rows for layout in layouts.values())
     lines = [
         "# Systems-design conversations over architecture diagrams",
         "",
         f"{whole:,} rows over {pictures:,} distinct pictures, compiled against `{name}` at `{base.revision[:12]}`.",
         f"Pictures are resized once to multiples of {policy.side} px with {policy.min_tokens} to {policy.max_tokens} visual tokens;",
-        f"rows have at most {cfg.max_tokens} tokens.",
+        f"rows have at most {cfg.max_tokens} tokens. Content `{content}`:",
+        "rows and pixels, the same on every machine that makes the same data.",
         "",
-        "| split | rows | tokens | of pictures | learned | longest | median | worst batch of 8 | packed |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| split | rows | tokens | of pictures | learned | longest | median | 95 % below | worst batch of 8 | packed |",
+        "|---|---|---|---|---|---|---|---|---|---|",
         *(_layout_line(split, layout) for split, layout in layouts.items()),
         "",
         f"Probes: {tally.probes} single questions, scored without a judge, on {tally.probe_graphs} graphs of the test split.",
@@ -47,13 +58,19 @@ def card(
         f"- Styles held out: {', '.join(proof.held_out_styles) or 'none'};"
         f" rows of them outside test: {proof.held_out_style_rows_outside_test}.",
         f"- {proof.headline_prompts} evaluation prompts (sha256 `{proof.headline_sha256[:12]}`); rows dropped for resembling one:"
-        f" {proof.rows_dropped_for_headline}.",
+        f" {proof.rows_dropped_for_headline}; rows and probes left that do: {proof.rows_like_a_prompt} ({proof.ngram_law}).",
         "",
         *_spread(tally),
-        "## Left out",
+        "## Funnel",
         "",
-        *([f"- `{reason}`: {count}" for reason, count in sorted(tally.rejected.items())] or ["Nothing."]),
-        *([f"- replay rows beyond {cfg.replay_share:.0%} of train, not drawn: {tally.not_drawn}"] if tally.not_drawn else []),
+        *([f"Conversations before this stage: {_counts(before)}.", ""] if before else []),
+        "| source | read | rejected | not drawn | kept | beyond max_rows |",
+        "|---|---|---|---|---|---|",
+        *(_funnel_line(cfg, source, steps) for source, steps in tally.funnel.items()),
+        "",
+        f"Not drawn: replay beyond {cfg.replay_share:.0%} of train. Beyond max_rows: lines of your files that were counted, not read.",
+        "",
+        *([f"- rejected, `{reason}`: {count:,}" for reason, count in sorted(tally.rejected.items())] or ["Nothing was rejected."]),
         "",
         "## Licence and providers",
         "",
@@ -73,8 +90,14 @@ def _layout_line(split: str, layout: Layout) -> str:
     worst = f"{layout.worst_batch[8]:,}" if 8 in layout.worst_batch else "-"
     return (
         f"| {split} | {layout.rows:,} | {layout.tokens:,} | {pictures:.0%} | {share:.1%} | {layout.longest:,} | {layout.median:,} "
-        f"| {worst} | {layout.bins} x {layout.bin_tokens:,}, {layout.bin_fill:.0%} full |"
+        f"| {layout.p95:,} | {worst} | {layout.bins} x {layout.bin_tokens:,}, {layout.bin_fill:.0%} full |"
     )
+
+
+def _funnel_line(cfg: DatasetConfig, source: str, steps: Mapping[str, int]) -> str:
+    kind = source.rstrip("0123456789")
+    file = f" ({Path(getattr(cfg, kind).paths[int(source.removeprefix(kind))]).name})" if kind in ("extra", "replay") else ""
+    return f"| {source}{file} | " + " | ".join(f"{steps.get(step, 0):,}" for step in FUNNEL) + " |"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -6,7 +6,7 @@ arithmetic; the arithmetic is checked against the real processor once for every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from sysdesign.dataset.draft import Draft
 from sysdesign.errors import ArtifactError
 from sysdesign.models.rows import IGNORED, Laid, Unfit, encode, lay_out, learned_tokens
 from sysdesign.records import Row
+
+BATCH_BYTES = 1 << 20  # text that is tokenised at once: 350 MB of Python objects in the worst case, one token a byte
+BYTES_A_TOKEN = 16  # far above any text worth learning: English has 4.5, code 3
 
 
 class Compiler:
@@ -36,12 +39,16 @@ class Compiler:
                 outcomes.append(unfit)
         if not laid:
             return outcomes
-        encodings = self.processor.tokenizer([text.text for _, text in laid], add_special_tokens=False, return_offsets_mapping=True)
-        counted = (
-            self._counted(draft, text, ids, offsets)
-            for (draft, text), ids, offsets in zip(laid, encodings["input_ids"], encodings["offset_mapping"], strict=True)
-        )
+        counted = self._count_all(laid)
         return [outcome if isinstance(outcome, Unfit) else next(counted) for outcome in outcomes]
+
+    def check_size(self, draft: Draft) -> None:
+        """Raises Unfit for a row whose text is far beyond `max_tokens`, before anything is done that costs memory by the token."""
+        parts = (part for message in draft.row.messages for part in message["content"] if part["type"] == "text")
+        size, most = sum(len(part["text"].encode()) for part in parts), self.max_tokens * BYTES_A_TOKEN
+        if size > most:
+            law = f"{size:,} bytes of text, not tokenised: dataset.max_tokens is {self.max_tokens}, {BYTES_A_TOKEN} bytes for each at most"
+            raise Unfit("too_long", law)
 
     def check_whole(self, row: Row) -> None:
         """Raises ArtifactError unless the real processor, given text and pictures, agrees with the counts of `row`."""
@@ -64,6 +71,18 @@ class Compiler:
         if places != len(draft.pictures):
             raise Unfit("image_count", f"{places} picture places for {len(draft.pictures)} pictures")
         return lay_out(draft.row.messages, self.processor)
+
+    def _count_all(self, laid: Sequence[tuple[Draft, Laid]]) -> Iterator[Row | Unfit]:
+        start = 0
+        while start < len(laid):
+            end, size = start + 1, len(laid[start][1].text.encode())
+            while end < len(laid) and (size := size + len(laid[end][1].text.encode())) <= BATCH_BYTES:
+                end += 1
+            batch = laid[start:end]
+            made = self.processor.tokenizer([text.text for _, text in batch], add_special_tokens=False, return_offsets_mapping=True)
+            for (draft, text), ids, offsets in zip(batch, made["input_ids"], made["offset_mapping"], strict=True):
+                yield self._counted(draft, text, ids, offsets)
+            start = end
 
     def _counted(self, draft: Draft, laid: Laid, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> Row | Unfit:
         pictures = sum(self._picture_tokens(picture.width, picture.height, picture.name) for picture in draft.pictures)

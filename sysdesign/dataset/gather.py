@@ -6,10 +6,10 @@ run goes on at the chunk it was in.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from sysdesign.models.rows import Unfit
 from sysdesign.records import Conversation, Rejected, Row, write_jsonl
 
 CHUNK = 500  # rows; a few seconds of work and a few megabytes
+CHUNK_BYTES = 8 << 20  # for rows of your own, which may be long
 
 
 class Outcome(Record):
@@ -56,16 +57,26 @@ def gather(sources: Iterable[Source], folder: Path, compiler: Compiler, headline
     parts = []
     folder.mkdir(parents=True, exist_ok=True)
     for source in sources:
-        numbered = enumerate(source.lines(), start=1)
-        number = 0
-        while chunk := list(islice(numbered, CHUNK)):
+        for number, chunk in enumerate(_chunks(source.lines())):
             part = folder / f"{source.name}-{number:06d}.jsonl"
             if not part.exists():
                 write_jsonl(part, _outcomes(source, chunk, compiler, headline))
             parts.append(part)
             done(len(chunk))
-            number += 1
     return parts
+
+
+def _chunks(lines: Iterable[bytes | Unfit]) -> Iterator[list[Line]]:
+    chunk: list[Line] = []
+    size = 0
+    for number, line in enumerate(lines, start=1):
+        chunk.append((number, line))
+        size += len(line) if isinstance(line, bytes) else 0
+        if len(chunk) >= CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _outcomes(source: Source, chunk: list[Line], compiler: Compiler, headline: Headline) -> Iterator[Outcome]:
@@ -77,6 +88,7 @@ def _outcomes(source: Source, chunk: list[Line], compiler: Compiler, headline: H
                 raise line
             new = source.draft(number, line)
             for draft in new:
+                compiler.check_size(draft)
                 headline.check(draft.row)
             drafts += new
         except Unfit as unfit:
@@ -108,8 +120,10 @@ def conversation_source(path: Path, diagrams: DiagramIndex, pictures: Mapping[st
     return Source("conversation", lambda: read_lines(path, 1 << 26), draft)
 
 
-def user_sources(kind: Literal["extra", "replay"], cfg: DatasetConfig, store: PictureStore, system: str, seed: int) -> list[Source]:
-    """The files of `dataset.extra` or `dataset.replay`, cut after `max_rows` lines in all."""
+def user_sources(
+    kind: Literal["extra", "replay"], cfg: DatasetConfig, store: PictureStore, system: str, seed: int, beyond: Counter[str]
+) -> list[Source]:
+    """The files of `dataset.extra` or `dataset.replay`; lines after `max_rows` in all are only counted, in `beyond` by source."""
     data: UserData = getattr(cfg, kind)
     left = data.max_rows
 
@@ -119,10 +133,11 @@ def user_sources(kind: Literal["extra", "replay"], cfg: DatasetConfig, store: Pi
         def lines() -> Iterator[bytes | Unfit]:
             nonlocal left
             for line in read_lines(path, data.max_line_bytes):
-                if left <= 0:
-                    return
-                left -= 1
-                yield line
+                if left > 0:
+                    left -= 1
+                    yield line
+                else:
+                    beyond[name] += 1
 
         def draft(number: int, line: bytes) -> list[Draft]:
             record = parse_object(line)

@@ -15,16 +15,19 @@ from sysdesign.records import Row
 
 LONG, SHORT = 13, 8
 CONTAINED = 0.5  # a row that holds more than this share of a prompt's 8-grams paraphrases it
+LAW = f"no {LONG} words in a row, and at most {CONTAINED:.0%} of a prompt's {SHORT}-grams"
 ALIKE_BITS = 10  # of 256: re-encoded or rescaled copies differ by less, two drawings of different systems by far more
 _WORD = re.compile(r"\w+")
 
 
 class LeakProof(Record):
-    """Counted on the finished files, not assumed from how they were made. All `shared_*` must be 0."""
+    """Counted on the finished files, not assumed from how they were made. All `shared_*` and `*_outside_test` must be 0."""
 
     headline_prompts: int
     headline_sha256: str
     rows_dropped_for_headline: int
+    rows_like_a_prompt: int  # finished rows and probes that share word n-grams with a prompt beyond `ngram_law`; must be 0
+    ngram_law: str
     topologies: dict[str, int]  # distinct, by split
     pictures: dict[str, int]
     shared_topologies: int  # between train or val, and test
@@ -54,7 +57,11 @@ class Headline:
 
     def check(self, row: Row) -> None:
         """Raises Unfit when `row` repeats a prompt, whole or in large part."""
-        words = _words("\n".join(texts_of(row)))
+        self.check_text("\n".join(texts_of(row)))
+
+    def check_text(self, text: str) -> None:
+        """Raises Unfit when `text` repeats a prompt."""
+        words = _words(text)
         hits: dict[str, set[tuple[str, ...]]] = {}
         for gram in _grams(words, SHORT):
             for prompt_id in self._short.get(gram, ()):

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from sysdesign.dataset.content import pixels_sha256
 from sysdesign.graph import Record
 from sysdesign.models.picture import PicturePolicy
 from sysdesign.models.rows import Unfit
@@ -29,6 +30,7 @@ class Picture(Record):
     """One stored picture. `outline`: 256 bits, whose Hamming distance says how alike two pictures look."""
 
     source_sha256: str
+    pixels_sha256: str
     name: str  # below images/
     width: int
     height: int
@@ -59,14 +61,15 @@ class PictureStore:
             return known
         image, outline, size = self._decode(data, max_pixels)
         # Named by its pixels, not by its file: compressors differ between machines, and rows must not.
-        name = hashlib.sha256(f"{image.width}x{image.height}".encode() + image.tobytes()).hexdigest()[:16] + ".png"
+        pixels = pixels_sha256(image)
+        name = pixels[:16] + ".png"
         path = self._folder / name
         if not path.exists():
             partial = path.with_suffix(f".{threading.get_ident()}.tmp")
             partial.write_bytes(_png(image))
             partial.replace(path)
         picture = Picture(
-            source_sha256=source, name=name, width=image.width, height=image.height,
+            source_sha256=source, pixels_sha256=pixels, name=name, width=image.width, height=image.height,
             source_width=size[0], source_height=size[1], outline=outline,
         )  # fmt: skip
         with self._lock:

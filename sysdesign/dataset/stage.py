@@ -6,19 +6,21 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 from sysdesign.artifacts import Artifact
 from sysdesign.config.dataset import DatasetConfig
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.dataset.assemble import SPLITS, Tally, assemble
+from sysdesign.dataset.assemble import FUNNEL, SPLITS, Tally, assemble
 from sysdesign.dataset.card import card
 from sysdesign.dataset.compiling import Compiler
+from sysdesign.dataset.content import content_sha256
 from sysdesign.dataset.diagrams import DiagramIndex
 from sysdesign.dataset.draft import Splits
 from sysdesign.dataset.gather import conversation_source, gather, store_pictures, user_sources
 from sysdesign.dataset.layout import Layout, lay_out_split
-from sysdesign.dataset.leaks import Headline
+from sysdesign.dataset.leaks import Headline, LeakProof
 from sysdesign.dataset.pictures import Picture, PictureStore
 from sysdesign.dataset.proof import prove
 from sysdesign.dataset.report import DatasetReport
@@ -69,20 +71,23 @@ def dataset(
         drawn = store_pictures(index, diagrams.path, store, workers, bar.update)
         shown = store_pictures(exam, diagrams.path, store, workers, bar.update) if exam else {}
     splits = _splits(cfg, index, exam, seed)
-    prompts = headline_prompts()
+    prompts = [(prompt.id, prompt.prompt) for prompt in headline_prompts()]
     system = read_prompt(SYSTEM).strip()
     compiler = Compiler(processor, policy.side, cfg.max_tokens, out)
+    beyond: Counter[str] = Counter()
     sources = [
         conversation_source(conversations.path / "conversations.jsonl", index, drawn, splits, system),
-        *user_sources("extra", cfg, store, system, seed),
-        *user_sources("replay", cfg, store, system, seed),
+        *user_sources("extra", cfg, store, system, seed, beyond),
+        *user_sources("replay", cfg, store, system, seed, beyond),
     ]
     with tqdm(desc="rows", unit="row", disable=None) as bar:
-        parts = gather(sources, scratch / "parts", compiler, Headline((prompt.id, prompt.prompt) for prompt in prompts), bar.update)
+        parts = gather(sources, scratch / "parts", compiler, Headline(prompts), bar.update)
     pictures = {picture.name: picture for picture in store.all()}
     judged = {p.name for p in shown.values() if isinstance(p, Picture)}
     judged |= {p.name for info in index if splits.topologies[info.topology] == "test" and isinstance(p := drawn[info.id], Picture)}
     tally = assemble(parts, out, pictures, judged, cfg.replay_share, cfg.probe_count, seed)
+    for source, count in beyond.items():
+        tally.funnel.setdefault(source, Counter())["beyond_max_rows"] = count
     if not tally.tokens["train"]:
         reasons = ", ".join(f"{reason} {count}" for reason, count in tally.rejected.most_common(5)) or "there were none"
         law = f"at least one training row must be left ({reasons})"
@@ -91,12 +96,15 @@ def dataset(
         compiler.check_whole(row)
     held_out_styles = {info.style for info in index if info.held_out_style}
     dropped = sum(tally.rejected[reason] for reason in ("headline_text", "headline_topology"))
-    proof = prove(out, pictures, held_out_styles, len(prompts), prompt_hashes([HEADLINE])[HEADLINE], dropped)
+    proof = prove(out, pictures, held_out_styles, prompts, prompt_hashes([HEADLINE])[HEADLINE], dropped)
     layouts: dict[str, Layout] = {
         split: lay_out_split(tally.tokens[split], tally.image_tokens[split], tally.trained_tokens[split], cfg.max_tokens, split == "train")
         for split in SPLITS
     }
     used = _keep_used(out, store)
+    content = content_sha256(out, (picture.pixels_sha256 for picture in used))
+    funnel = conversations.path / "funnel.json"
+    upstream = json.loads(funnel.read_text(encoding="utf-8")) if funnel.is_file() else {}
     compiled = {
         "processor_sha256": fingerprint(processor),
         "base": about.model_dump(mode="json", exclude={"name"} if about.kind == "folder" else None),
@@ -106,14 +114,15 @@ def dataset(
         "sizes": [{"width": width, "height": height, "tokens": n} for (width, height), n in sorted(_sizes(used, policy).items())],
         "splits": {split: layout.model_dump(mode="json", exclude={"packed"}) for split, layout in layouts.items()},
         "leaks": proof.model_dump(mode="json"),
+        "funnel": {source: {step: steps[step] for step in FUNNEL} for source, steps in tally.funnel.items()},
         "rejected": dict(sorted(tally.rejected.items())),
         "checked_whole": [row.id for row in tally.sample],
     }
     (out / "compile.json").write_text(json.dumps(compiled, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (out / "packing.json").write_text(json.dumps(layouts["train"].packed, separators=(",", ":")) + "\n", encoding="utf-8")
-    (out / "card.md").write_text(card(cfg, about, policy, tally, layouts, proof, len(used)), encoding="utf-8")
+    (out / "card.md").write_text(card(cfg, about, policy, tally, layouts, proof, len(used), content, upstream), encoding="utf-8")
     shutil.rmtree(scratch)
-    report = _report(layouts, tally, len(used), proof.shared_topologies + proof.shared_pictures, out)
+    report = _report(layouts, tally, len(used), proof, beyond.total(), content)
     log.metrics(report.metrics())
     log.file(out / "card.md")
     log.file(out / "compile.json")
@@ -146,11 +155,7 @@ def _sizes(pictures: list[Picture], policy: PicturePolicy) -> dict[tuple[int, in
     return {(p.width, p.height): (p.width // policy.side) * (p.height // policy.side) for p in pictures}
 
 
-def _report(layouts: dict[str, Layout], tally: Tally, pictures: int, shared: int, out: Path) -> DatasetReport:
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        with (out / "rows" / f"{split}.jsonl").open("rb") as rows:
-            digest.update(hashlib.file_digest(rows, "sha256").digest())
+def _report(layouts: dict[str, Layout], tally: Tally, pictures: int, proof: LeakProof, not_read: int, content: str) -> DatasetReport:
     train = layouts["train"]
     return DatasetReport(
         rows_train=train.rows, rows_val=layouts["val"].rows, rows_test=layouts["test"].rows,
@@ -158,5 +163,6 @@ def _report(layouts: dict[str, Layout], tally: Tally, pictures: int, shared: int
         pictures=pictures, rejected=sum(tally.rejected.values()), tokens=sum(layout.tokens for layout in layouts.values()),
         longest=max(layout.longest for layout in layouts.values()), median=train.median,
         image_share=round(train.image_tokens / train.tokens, 4), trained_share=round(train.trained_tokens / train.tokens, 4),
-        packed_sequences=train.bins, shared_with_test=shared, rows_sha256=digest.hexdigest(),
+        packed_sequences=train.bins, shared_with_test=proof.shared_topologies + proof.shared_pictures,
+        not_read=not_read, content_sha256=content, leaks=proof,
     )  # fmt: skip
