@@ -136,6 +136,7 @@ def run_stage(
 ) -> tuple[Outcome, dict[str, Artifact]]:
     """Make, reuse or fetch one stage within an open MLflow run and record it there; `inputs` instead of this configuration's own."""
     from sysdesign import flow
+    from sysdesign.plan.rent import metered
     from sysdesign.tracking import lineage, registry
 
     def fetch(stage_name: str, key: str) -> Artifact | None:
@@ -147,7 +148,8 @@ def run_stage(
     stage = flow.find_stage(name)
     log.params({"profile": profile, "seed": config.seed, **flow.flat(getattr(config, name), name)})
     inputs = inputs or flow.inputs_of(stage, config, store, profile + _flags(config, profile), fetch)
-    outcome = flow.run(stage, function, config, store, inputs, log, fetch=fetch, fresh=alone and stage.acts)
+    with metered(name, config.runtime, store.root):
+        outcome = flow.run(stage, function, config, store, inputs, log, fetch=fetch, fresh=alone and stage.acts)
     lineage.record(log, outcome, inputs, push=config.runtime.push)
     if name == "evaluate":
         registry.register(log, config.runtime.registered_model, outcome.artifact, inputs)

@@ -129,6 +129,13 @@ class Ledger:
         """The request may have been billed and the reply is gone: its worst case stays charged."""
         self._close(held, "lost", note)
 
+    def spend(self, amount: int, provider: str, model: str, note: str = "") -> None:
+        """Charge `amount` micro-dollars that no reply answers, such as a minute of a rented machine. Raises LimitError over the cap."""
+        with self._write() as db:
+            self._afford(db, amount)
+            charge = self._open(db, f"spend:{uuid.uuid4().hex}", amount, provider, model, None)
+            db.execute("UPDATE charge SET state = 'settled', note = ? WHERE id = ?", (note[:500], charge))
+
     def reply(self, key: str) -> str | None:
         """The paid reply of that request, if there is one."""
         found = self._db().execute("SELECT body FROM reply WHERE key = ?", (key,)).fetchone()
@@ -253,8 +260,8 @@ class Ledger:
         if committed + worst > self.cap:
             raise LimitError(
                 "runtime.budget_usd",
-                f"{_usd(committed)} are committed and this call may cost {_usd(worst)}; the cap is {_usd(self.cap)}",
-                "raise --runtime.budget_usd, or choose a cheaper model or batch mode; what was paid is kept",
+                f"{_usd(committed)} are committed and this may add {_usd(worst)}; the cap is {_usd(self.cap)}",
+                "raise --runtime.budget_usd, or choose a cheaper model, batch mode or machine; what was paid and made is kept",
                 self.cap / 1e6,
             )
 

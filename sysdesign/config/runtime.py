@@ -23,9 +23,9 @@ class RuntimeConfig(Section):
     yes: bool = False
     """Go on without asking when a step costs money."""
     budget_usd: float = Field(default=0.0, ge=0)
-    """Hard cap on API calls, in US dollars; 0 forbids paid calls."""
+    """Hard cap on API calls and on the rented machine's minutes together, in US dollars; 0 forbids paid calls and leaves minutes uncounted."""
     gpu_usd_per_hour: float = Field(default=0.0, ge=0)
-    """Price of this machine, for the running cost in logs; 0 when it is yours."""
+    """Rent of this machine; 0 when it is yours."""
     registered_model: str = Field(default="sysdesign", pattern=r"^[^/:]+$")
     """Name in the MLflow model registry."""
     push: Literal["auto", "always", "never"] = "auto"
