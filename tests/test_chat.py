@@ -228,6 +228,9 @@ def test_what_a_model_reads_in_a_picture() -> None:
     assert [(c.name, c.type) for c in components] == [("API", "gateway"), ("DB", None)] and edges[0].dst == "DB"
     components, edges = read_graph("API -> DB\n- DB -> Cold store")
     assert [c.name for c in components] == ["API", "DB", "Cold store"] and len(edges) == 2
+    components, edges = read_graph("```mermaid\ngraph LR\n  a[API] -->|gRPC| d[(Orders DB)]\n```")
+    assert [c.name for c in components] == ["API", "Orders DB"] and edges[0].label == "gRPC"
+    assert read_boxes('[{"bbox_2d": [1, 2, 3, 4], "label": "API"}]') == {"api": (1, 2, 3, 4)}
     assert read_graph("I see nothing {broken") == ([], [])
     assert read_boxes('{"API": [10, 20, 30, 40], "DB": [9, 9, 1, 1], "X": ["a"]}') == {"api": (10, 20, 30, 40)}
     assert read_boxes("API: (10,20),(30,40)\nDB: (50,60),(70,1200)") == {"api": (10, 20, 30, 40), "db": (50, 60, 70, 1000)}

@@ -11,7 +11,7 @@ from sysdesign.evaluate.names import match_names, mentioned
 from sysdesign.evaluate.numbers import arithmetic, stated
 from sysdesign.evaluate.rubric import grade
 from sysdesign.evaluate.scoring import score
-from sysdesign.evaluate.structure import boxes, edges, graph
+from sysdesign.models.structure import boxes, edges, graph
 from sysdesign.prompts import Rubric, RubricNumber
 from sysdesign.records import Check
 

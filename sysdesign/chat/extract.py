@@ -5,14 +5,12 @@ Asked in the words the model was trained on: first the whole graph as JSON, then
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from sysdesign.chat.speakers import Speaker
 from sysdesign.graph import Record
+from sysdesign.models import structure
 from sysdesign.models.chat import Message
 from sysdesign.models.stream import gather
 
@@ -70,54 +68,19 @@ def extract(speaker: Speaker, picture: Path, *, max_tokens: int, seed: int) -> I
 
 
 def read_graph(answer: str) -> tuple[list[Found], list[Arrow]]:
-    """Components and edges of the first JSON graph in an answer, else of lines like `A -> B`; empty when there is neither."""
-    for value in json_values(answer):
-        if isinstance(value, dict) and isinstance(value.get("components"), list):
-            listed = [item if isinstance(item, dict) else {"name": item} for item in value["components"]]
-            found = [Found(name=str(item["name"]), type=_text(item.get("type"))) for item in listed if item.get("name")]
-            edges = [arrow for item in value.get("edges") or [] if (arrow := _arrow(item))]
-            return list({one.name: one for one in found}.values()), edges
-    edges = [Arrow(src=m[1], dst=m[2]) for m in re.finditer(r"^[-*\s]*(\S.{0,80}?) -> (.{0,80}\S)\s*$", answer, re.MULTILINE)]
-    return [Found(name=name) for name in dict.fromkeys(end for arrow in edges for end in (arrow.src, arrow.dst))], edges
+    """Components and edges of the graph in an answer, in whichever form it is written; empty when there is none."""
+    stated = structure.graph(answer)
+    edges = structure.edges(answer) or [] if stated is None else stated.edges
+    names = dict.fromkeys(end for edge in edges for end in (edge.src, edge.dst)) if stated is None else stated.components
+    types = {} if stated is None else stated.types
+    return [Found(name=name, type=types.get(name)) for name in names], [Arrow(src=e.src, dst=e.dst, label=e.label) for e in edges]
 
 
 def read_boxes(answer: str) -> dict[str, Corners]:
-    """Lower-case name -> box, from a JSON object or lines like `name: (x0,y0),(x1,y1)`; boxes that are none are left out."""
-    pairs: list[tuple[str, Any]] = []
-    for value in json_values(answer):
-        pairs += value.items() if isinstance(value, dict) else [("", value)]
-    if not pairs:
-        pattern = r"^[-*\s]*([^:\n]*?):?\s*\(?\[?(\d+)\s*,\s*(\d+)\)?\s*,\s*\(?(\d+)\s*,\s*(\d+)"
-        pairs = [(m[1], [float(m[i]) for i in (2, 3, 4, 5)]) for m in re.finditer(pattern, answer, re.MULTILINE)]
-    return {name.strip().lower(): box for name, value in pairs if (box := _corners(value)) is not None}
-
-
-def json_values(text: str) -> Iterator[Any]:
-    """Every JSON object or array that stands in `text`, outermost only."""
-    decoder, at = json.JSONDecoder(), 0
-    while (start := min((i for i in (text.find("{", at), text.find("[", at)) if i >= 0), default=-1)) >= 0:
-        try:
-            value, at = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            at = start + 1
-        else:
-            yield value
-
-
-def _corners(value: Any) -> Corners | None:
-    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(x, int | float) and not isinstance(x, bool) for x in value):
-        return None
-    x0, y0, x1, y1 = (min(max(float(x), 0.0), 1000.0) for x in value)
-    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
-
-
-def _arrow(item: Any) -> Arrow | None:
-    if isinstance(item, dict) and item.get("src") and item.get("dst"):
-        return Arrow(src=str(item["src"]), dst=str(item["dst"]), label=_text(item.get("label")))
-    if isinstance(item, list) and len(item) >= 2:
-        return Arrow(src=str(item[0]), dst=str(item[1]))
-    return None
-
-
-def _text(value: Any) -> str | None:
-    return str(value) if value else None
+    """Lower-case name -> box, cut to the picture; boxes without an area are left out."""
+    found = {}
+    for name, corners in (structure.boxes(answer) or {}).items():
+        x0, y0, x1, y1 = (min(max(edge, 0.0), 1000.0) for edge in corners)
+        if x0 < x1 and y0 < y1:
+            found[name.strip().lower()] = (x0, y0, x1, y1)
+    return found

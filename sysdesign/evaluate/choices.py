@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sysdesign.evaluate import structure
 from sysdesign.evaluate.names import mentioned
 from sysdesign.evaluate.stating import CONCLUDES, STEP, marked, pick, sentences
+from sysdesign.models import structure
 
 OPPOSITES = (
     ("yes", "no"), ("sync", "async"), ("synchronous", "asynchronous"), ("true", "false"), ("strong", "eventual"), ("hard", "soft"),

@@ -20,9 +20,9 @@ from sysdesign.config.evaluate import ChatJudge
 from sysdesign.errors import ConfigError
 from sysdesign.evaluate.controls import describe
 from sysdesign.evaluate.items import Item
-from sysdesign.evaluate.structure import json_values
 from sysdesign.graph import Record
 from sysdesign.models.chat import ChatModel, Message
+from sysdesign.models.structure import json_values
 from sysdesign.prompts import read_prompt, read_yaml
 
 PROMPT = "evaluate/judge.v1.md"

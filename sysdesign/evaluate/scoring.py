@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sysdesign.evaluate import structure
 from sysdesign.evaluate.choices import OPPOSITES, SAME_CHOICE, hedges, item_of, named_choice, option, stated_set
 from sysdesign.evaluate.names import foreign_technologies, match_names, mentioned, normal
 from sysdesign.evaluate.numbers import arithmetic, close, stated
 from sysdesign.evaluate.stating import marked
 from sysdesign.graph import Architecture, Record
+from sysdesign.models import structure
 from sysdesign.records import Check
 
 IOU = 0.5  # the usual threshold for "found it"

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from sysdesign.evaluate.names import normal
 from sysdesign.graph import Record
 
 _ARROW = r"(?:--?>|--\s?[^->|\n]{1,40}?\s?--?>|=+>|→|⟶|➜|~+>)"
@@ -229,7 +228,8 @@ def _end(part: str, *, first: bool) -> str:
 
 def _table_edge(line: str) -> list[StatedEdge]:
     cells = [cell.strip(" *`") for cell in line.strip().strip("|").split("|")]
-    if not line.strip().startswith("|") or len(cells) < 2 or set(cells[0]) <= set("-: ") or normal(cells[0]) in (*_SRC, "a"):
+    heading = cells[0].lower().strip(" :.") in (*_SRC, "a")
+    if not line.strip().startswith("|") or len(cells) < 2 or set(cells[0]) <= set("-: ") or heading:
         return []
     return [StatedEdge(src=cells[0], dst=cells[1], label=cells[2] if len(cells) > 2 and cells[2] else None)]
 
