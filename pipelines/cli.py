@@ -16,9 +16,24 @@ from pipelines.command import errors_as_lines
 from sysdesign.errors import ConfigError
 
 HERE = Path(__file__).parent
-ORDER = ("doctor", "plan", "all", "base", "diagrams", "conversations", "dataset", "train", "export", "evaluate", "deploy", "chat", "sweep")
+ORDER = (
+    "doctor",
+    "plan",
+    "all",
+    "base",
+    "diagrams",
+    "conversations",
+    "dataset",
+    "explain",
+    "train",
+    "export",
+    "evaluate",
+    "deploy",
+    "chat",
+    "sweep",
+)
 INNER = ("command", "cli", "probe", "trial")  # what other commands start, and what is no command
-WHOLE = ("all", "plan", "doctor")  # commands that take every section's fields
+WHOLE = ("all", "plan", "doctor", "explain")  # commands that take every section's fields
 SHELLS = {
     "bash": """_sysdesign() {
   local IFS=$'\\n'

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import dataset_world as world
 import pytest
 
-from sysdesign.artifacts import Artifact, digest_of, hash_files
+from sysdesign import flow
+from sysdesign.artifacts import Artifact, Store, digest_of, hash_files
 from sysdesign.config.dataset import DatasetConfig, PictureConfig, UserData
+from sysdesign.config.root import Config
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.dataset.content import decoded_sha256
 from sysdesign.dataset.explain import explain
@@ -29,6 +32,7 @@ from sysdesign.dataset.stage import dataset
 from sysdesign.errors import ArtifactError, InputError
 from sysdesign.models.base import load_processor
 from sysdesign.models.rows import IGNORED, Unfit, encode, iter_split, load_probes, load_split, question_of, require_compiled
+from sysdesign.profiles import resolve
 from sysdesign.prompts import headline_prompts
 from sysdesign.records import Conversation, NullLog, Rejected, Row, Turn, read_jsonl
 
@@ -223,6 +227,40 @@ def test_a_row_is_explained_back_to_its_seed(made: tuple[Artifact, DatasetReport
     assert row.conversation_id in told and str(row.diagram_id) in told and row.seed_id in told and "by rule `sum`" in told
     with pytest.raises(InputError, match="for example"):
         explain("k00000", made[0], inputs["conversations"], inputs["diagrams"])
+
+
+def test_a_rejected_row_is_explained_back_to_its_seed_too(made: tuple[Artifact, DatasetReport], inputs: Inputs, tmp_path: Path) -> None:
+    cut, _ = run(CFG.model_copy(update={"max_tokens": made[1].median}), tmp_path / "some", inputs)
+    dropped = next(iter(read_jsonl(cut.path / "rejected.jsonl", Rejected)))
+    told = explain(dropped.id, cut, inputs["conversations"], inputs["diagrams"])
+    assert "`too_long`" in told and f"## Conversation {dropped.id}" in told and "## Seed prompt" in told
+
+
+def test_the_explain_command_finds_the_dataset_of_a_configuration(
+    inputs: Inputs, tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    own = tmp_path / "own" / "rows.jsonl"
+    own.parent.mkdir()
+    own.write_text(json.dumps({"messages": _talk("Mine?")}) + "\n\n{}\n")
+    store, found = Store(tmp_path / "store"), Inputs()
+    flags = {"dataset.max_tokens": "1024", "dataset.extra.paths": json.dumps([str(own)]), "runtime.store": str(store.root)}
+    config = resolve(Config, "rehearsal", flags)
+    for name in ("base", "diagrams", "conversations"):
+        stage = flow.STAGES[name]
+        key = flow.address(stage, config, {read: found[read] for read in stage.reads})
+        with store.work(name, key, 1) as work:
+            shutil.copytree(inputs[name].path, work, dirs_exist_ok=True)
+            about = inputs[name].manifest.model_dump(include={"version", "seed", "config", "inputs", "prompts", "report", "seconds"})
+            found[name] = store.commit(work, stage=name, key=key, **about)
+    made = flow.run(flow.STAGES["dataset"], dataset, config, store, found, NullLog()).artifact
+    row = next(row for row in iter_split(made, "train") if row.diagram_id)
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    shown = command("explain", "--row", row.id, *words)
+    assert shown.returncode == 0 and shown.stdout == explain(row.id, made, found["conversations"], found["diagrams"]), shown.stderr
+    unknown = command("explain", "--row", "nobody", *words)
+    assert unknown.returncode == InputError.exit_code and "for example" in unknown.stderr and "Traceback" not in unknown.stderr
+    mine = explain("extra0-2", made, found["conversations"], found["diagrams"])
+    assert "Rejected" in mine and "no_messages" in mine and f"`{own}`, row 2" in mine
 
 
 def test_the_card_shows_counts_providers_and_pictures(made: tuple[Artifact, DatasetReport]) -> None:

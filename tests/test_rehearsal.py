@@ -53,7 +53,10 @@ def test_from_seed_prompts_to_a_registered_model_that_answers(tracking_uri: str,
     assert len(parents) == 1
     children = client.search_runs(["0"], f"tags.`mlflow.parentRunId` = '{parents[0].info.run_id}'")
     assert {child.info.run_name for child in children} == set(STAGES)
-    assert parents[0].inputs.dataset_inputs and parents[0].outputs.model_outputs
+    shown = {run.info.run_name: run.inputs.dataset_inputs[0].dataset for run in [*children, *parents] if run.inputs.dataset_inputs}
+    assert set(shown) == {"dataset", "train", "export", "evaluate", parents[0].info.run_name}, "the dataset is on every run that used it"
+    assert len({dataset.digest for dataset in shown.values()}) == 1 and all("messages" in dataset.schema for dataset in shown.values())
+    assert parents[0].outputs.model_outputs
     assert parents[0].data.metrics["train/loss_last"] < parents[0].data.metrics["train/loss_first"] / 2
     version = client.get_model_version_by_alias("sysdesign", "challenger")
     assert version.tags["sysdesign.verdict"] in ("promote", "reject", "inconclusive")
