@@ -20,20 +20,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-NAME = re.compile(r"^([a-zA-Z0-9_][a-zA-Z0-9_.-]*/)?[a-zA-Z0-9_][a-zA-Z0-9_.-]*(:[a-zA-Z0-9_][a-zA-Z0-9_.-]*)?$")
+from tests.ollama_store import Refused, Store
+
 CREATE = {"model", "files", "template", "system", "parameters", "requires", "stream", "license", "messages", "from"}
 CHAT = {"model", "messages", "stream", "options", "truncate", "shift", "format", "keep_alive", "think"}
 
 
-class Refused(Exception):
-    """A request that the server answers with an error."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.message = status, message
-
-
-class OllamaServer:
+class OllamaServer(Store):
     """Start with `with OllamaServer(folder) as server:`; `server.url` is where it listens. Its state lives in `folder`."""
 
     def __init__(
@@ -48,12 +41,12 @@ class OllamaServer:
         tokens_per_picture: Callable[[int, int], int] = lambda width, height: max(1024, width * height // 784),
     ) -> None:
         """`drop_uploads_after`: for each upload in turn, cut the connection after so many bytes (0 lets it through)."""
-        self.folder, self.version, self.answer, self.sees = folder, version, answer, sees
+        super().__init__(folder)
+        self.version, self.answer, self.sees = version, answer, sees
         self.tokens_per_picture = tokens_per_picture
         self.drops, self.fail_after_headers = list(drop_uploads_after or []), fail_after_headers
         self.requests: list[tuple[str, str, int]] = []  # method, path, body bytes received
-        (folder / "blobs").mkdir(parents=True, exist_ok=True)
-        (folder / "manifests").mkdir(exist_ok=True)
+        self.fault: Callable[[str, str], str] = lambda method, path: ""  # "before" or "after" the work: the connection is cut there
         self.lock = threading.RLock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"ollama": self}))
         self._http.daemon_threads = True
@@ -67,57 +60,11 @@ class OllamaServer:
         self._http.shutdown()
         self._http.server_close()
 
-    # names and manifests
-
-    def canonical(self, name: str) -> str:
-        if not NAME.match(name):
-            raise Refused(400, "invalid model name")
-        name = name if ":" in name else f"{name}:latest"
-        return next((known for known in self.names() if known.lower() == name.lower()), name)
-
-    def names(self) -> list[str]:
-        files = sorted((self.folder / "manifests").iterdir(), key=lambda f: f.stat().st_mtime_ns, reverse=True)
-        return [f.name.replace("%", ":").replace("^", "/") for f in files]
-
-    def _file(self, name: str) -> Path:
-        return self.folder / "manifests" / name.replace(":", "%").replace("/", "^")
-
-    def manifest(self, name: str) -> dict[str, Any]:
-        file = self._file(self.canonical(name))
-        if not file.exists():
-            raise Refused(404, f"model '{name}' not found")
-        return dict(json.loads(file.read_text()))
-
-    def digest(self, name: str) -> str:
-        return hashlib.sha256(self._file(self.canonical(name)).read_bytes()).hexdigest()
-
-    def write(self, name: str, manifest: dict[str, Any]) -> None:
-        file = self._file(name)
-        old = json.loads(file.read_text()) if file.exists() else None
-        file.write_text(json.dumps(manifest, sort_keys=True))
-        if old:
-            self._prune(old)
-
-    def remove(self, name: str) -> None:
-        old = self.manifest(name)
-        self._file(self.canonical(name)).unlink()
-        self._prune(old)
-
-    def _prune(self, old: dict[str, Any]) -> None:
-        used = {layer["digest"] for name in self.names() for layer in self.manifest(name)["layers"]}
-        for layer in old["layers"]:
-            if layer["digest"] not in used:
-                self.blob(layer["digest"]).unlink(missing_ok=True)
-
-    def blob(self, digest: str) -> Path:
-        if not re.fullmatch(r"sha256[-:][0-9a-f]{64}", digest):
-            raise Refused(400, "invalid digest format")
-        return self.folder / "blobs" / digest.replace(":", "-")
-
 
 class _Handler(BaseHTTPRequestHandler):
     ollama: OllamaServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms for the client's acknowledgement of its headers
 
     def log_message(self, *_: Any) -> None: ...
 
@@ -137,7 +84,13 @@ class _Handler(BaseHTTPRequestHandler):
             ("POST", "/api/chat"): self._chat,
         }
         self.received = 0
+        fault, wire = self.ollama.fault(self.command, self.path), self.wfile
         try:
+            if fault == "before":
+                self.close_connection = True
+                return
+            if fault == "after":
+                self.wfile, self.close_connection = io.BytesIO(), True
             if self.path.startswith("/api/blobs/") and self.command in ("HEAD", "POST"):
                 (self._head_blob if self.command == "HEAD" else self._post_blob)(self.path.rpartition("/")[2])
             elif (self.command, self.path) in routes:
@@ -153,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
+            self.wfile = wire
             self.ollama.requests.append((self.command, self.path, self.received))
 
     def _body(self, known: set[str]) -> dict[str, Any]:

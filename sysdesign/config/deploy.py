@@ -17,7 +17,7 @@ class OllamaConfig(Section):
     model: str = Field(default="sysdesign", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*(/[a-zA-Z0-9][a-zA-Z0-9._-]*)?$", max_length=80)
     """Name people type after `ollama run`, without a tag; versions are kept beside it as tags `v-<12 hex digits>`."""
     replace: bool = False
-    """Take the name even when a model that this project did not make holds it (a copy is kept as `<model>:replaced`)."""
+    """Take the name even when a model that this project did not make holds it (it is kept as `<model>:replaced-<12 hex digits>`)."""
     keep: int = Field(default=2, ge=1, le=20)
     """Versions kept on the server, the serving one included; older ones are deleted."""
     upload_tries: int = Field(default=5, ge=1, le=100)
