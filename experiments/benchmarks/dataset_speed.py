@@ -1,15 +1,19 @@
 """How long, and in how much memory, 10,000 rows over 500 pictures are prepared and compiled.
 
-    python experiments/benchmarks/dataset_speed.py [--rows 10000] [--diagrams 500] [--words 150]
+    python experiments/benchmarks/dataset_speed.py [--rows 10000] [--diagrams 500] [--words 150] [--hostile 400]
 
-Prints one JSON line: seconds in all and by part, peak resident memory of this process in MiB, rows a second.
+Prints one JSON line: seconds in all, CPU seconds, load, peak resident memory of this process in MiB, rows a second. `--hostile` adds
+that many rows of a person's own with a megabyte of text each, of one token a byte; `--kill 0.5` kills a first run with SIGKILL after
+that share of the chunks and times what goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -25,11 +29,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--diagrams", type=int, default=500)
     parser.add_argument("--words", type=int, default=150)
+    parser.add_argument("--hostile", type=int, default=0)
+    parser.add_argument("--kill", type=float, default=0)
     args = parser.parse_args()
     import dataset_world as world
 
-    from sysdesign.config.dataset import DatasetConfig
+    from sysdesign.config.dataset import DatasetConfig, UserData
     from sysdesign.config.runtime import RuntimeConfig
+    from sysdesign.dataset.gather import CHUNK
+    from sysdesign.dataset.report import DatasetReport
     from sysdesign.dataset.stage import dataset
     from sysdesign.records import NullLog
 
@@ -40,11 +48,34 @@ def main() -> None:
         talks = world.conversations(folder / "conversations", world.talks(args.rows, args.diagrams, args.words))
         out = folder / "out"
         out.mkdir()
+        extra = UserData()
+        if args.hostile:
+            own = folder / "own" / "rows.jsonl"
+            own.parent.mkdir()
+            with own.open("w") as lines:
+                for number in range(args.hostile):
+                    texts = (f"Row {number}?", "\u0378" * (500_000 if number % 2 else 30_000))  # two bytes that no tokenizer merges
+                    talk = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), texts, strict=True)]
+                    lines.write(json.dumps({"messages": talk}, ensure_ascii=False) + "\n")
+            extra = UserData(paths=(str(own),))
+        cfg = DatasetConfig(extra=extra)
+
+        def make() -> DatasetReport:
+            return dataset(cfg, seed=0, out=out, log=NullLog(), runtime=RuntimeConfig(), conversations=talks, diagrams=drawn, base=base)
+
+        if args.kill:
+            child = os.fork()
+            if not child:
+                make()
+                os._exit(0)
+            wanted = int(args.kill * args.rows / CHUNK)
+            while len(list(out.glob(".scratch/parts/*.jsonl"))) < wanted:
+                time.sleep(0.01)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         before = resource.getrusage(resource.RUSAGE_SELF)
         started = time.perf_counter()
-        report = dataset(
-            DatasetConfig(), seed=0, out=out, log=NullLog(), runtime=RuntimeConfig(), conversations=talks, diagrams=drawn, base=base
-        )
+        report = make()
         seconds = time.perf_counter() - started
         after = resource.getrusage(resource.RUSAGE_SELF)
         print(
@@ -54,6 +85,7 @@ def main() -> None:
                     "pictures": report.pictures, "seconds": round(seconds, 1), "rows_per_s": round(args.rows / seconds),
                     "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
                     "peak_rss_mib": round(after.ru_maxrss / 1024), "peak_rss_before_mib": round(before.ru_maxrss / 1024),
+                    "rejected": report.rejected, "load": round(os.getloadavg()[0], 1), "content": report.content_sha256[:12],
                 }
             )
         )  # fmt: skip
