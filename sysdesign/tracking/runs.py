@@ -137,7 +137,7 @@ def run(client: MlflowClient, name: str, *, parent: Run | None = None, tags: Map
             current = adopted
             client.update_run(current, status="RUNNING", name=name)
         else:
-            experiment = _experiment(client)
+            experiment = experiment_id(client)
             extra = {"mlflow.parentRunId": parent} if parent else {}
             user = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "sysdesign", "mlflow.source.type": "PROJECT"}
             current = client.create_run(experiment, tags=user | extra, run_name=name).info.run_id
@@ -181,7 +181,7 @@ def _end_the_dead(client: MlflowClient, current: Run) -> None:
             client.set_terminated(run.info.run_id, "KILLED")
 
 
-def _experiment(client: MlflowClient) -> str:
+def experiment_id(client: MlflowClient) -> str:
     """The experiment that MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME names (made if new), else the default one."""
     if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         return given

@@ -10,7 +10,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 from sysdesign.errors import ServiceError
-from sysdesign.tracking.runs import Run, RunLog, _experiment
+from sysdesign.tracking.runs import Run, RunLog, experiment_id
 
 
 def parent_run(client: MlflowClient, study: str, name: str) -> RunLog:
@@ -123,4 +123,4 @@ def _find(client: MlflowClient, query: str) -> Run | None:
 def _create(client: MlflowClient, name: str, tags: Mapping[str, str]) -> Run:
     """A run with its tags from the first moment: a kill cannot come between."""
     about = {"mlflow.user": os.environ.get("USER") or "user", "mlflow.source.name": "sysdesign", "mlflow.source.type": "PROJECT"}
-    return str(client.create_run(_experiment(client), tags={**about, **tags}, run_name=name).info.run_id)
+    return str(client.create_run(experiment_id(client), tags={**about, **tags}, run_name=name).info.run_id)
