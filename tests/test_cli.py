@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 
 from pipelines import cli
 from sysdesign.config.root import Config
+from sysdesign.flow import STAGES
 from sysdesign.profiles import CONF, resolve
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +68,14 @@ def test_bash_completes_through_the_printed_script(command: Command, tmp_path: P
     ask += "\necho ${COMPREPLY[@]}"
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True)
     assert done.stdout.strip() == "a100-80gb"
-    assert "compdef" in cli.script(["zsh"]) and "complete -c sysdesign" in cli.script(["fish"])
+    others = {"zsh": "autoload -U compinit; compinit -uD; {}\necho ${_comps[sysdesign]}", "fish": "{}\ncomplete -C 'sysdesign trai'"}
+    for shell, ask in others.items():
+        if shutil.which(shell):
+            run = ask.replace("{}", cli.script([shell]))
+            said = subprocess.run(
+                [shell, "-c", run], capture_output=True, text=True, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+            )
+            assert said.stdout.strip() == {"zsh": "_sysdesign", "fish": "train"}[shell], said.stderr
     assert command("cli", "completion", "csh").returncode == 2
 
 
@@ -77,7 +87,8 @@ def test_a_cloud_task_starts_real_commands_with_real_flags(path: Path) -> None:
     assert task["resources"]["max_hourly_cost"] <= 4
     assert task["resources"].get("autostop", {}).get("down") or task["resources"]["use_spot"], "nothing rented outlives its work"
     assert isinstance(resolve(Config, task["envs"]["PROFILE"], {}), Config)
-    for word in task["run"].replace("$STAGE", task["envs"]["STAGE"]).replace('"', "").split():
+    assert task["envs"]["UNTIL"] in STAGES
+    for word in task["run"].replace('"', "").split():
         if word.startswith("pipelines."):
             assert word.removeprefix("pipelines.") in cli.commands()
         if word.startswith("--") and word != "--profile":
