@@ -27,6 +27,8 @@ from sysdesign.errors import ConfigError, SysdesignError
 from sysdesign.profiles import CONF, fields, resolve
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     from sysdesign.artifacts import Artifact, Store
     from sysdesign.flow import Outcome
     from sysdesign.tracking.runs import RunLog
@@ -133,8 +135,10 @@ def run_stage(
     *,
     alone: bool,
     inputs: dict[str, Artifact] | None = None,
+    served: ModelVersion | None = None,
 ) -> tuple[Outcome, dict[str, Artifact]]:
-    """Make, reuse or fetch one stage within an open MLflow run and record it there; `inputs` instead of this configuration's own."""
+    """Make, reuse or fetch one stage within an open MLflow run and record it there; `inputs` instead of this configuration's own,
+    `served` the registered version that they are."""
     from sysdesign import flow
     from sysdesign.plan.rent import metered
     from sysdesign.tracking import lineage, registry
@@ -154,7 +158,7 @@ def run_stage(
     if name == "evaluate":
         registry.register(log, config.runtime.registered_model, outcome.artifact, inputs)
     if name == "deploy" and not outcome.cached:
-        registry.note_deployment(log.client, config.runtime.registered_model, inputs["export"], outcome.artifact.manifest.report)
+        registry.note_deployment(log.client, config.runtime.registered_model, inputs["export"], outcome.artifact.manifest.report, served)
     return outcome, inputs
 
 

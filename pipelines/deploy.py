@@ -5,7 +5,6 @@ Without --model it is what this profile exported; with --model models:/sysdesign
 
 from __future__ import annotations
 
-import re
 import sys
 
 from pipelines.command import ROOT, errors_as_lines, line, open_store, parse, run_stage
@@ -25,12 +24,12 @@ def main() -> None:
 
         client, store = runs.connect(ROOT), open_store(config)
         with runs.run(client, f"deploy {uri or profile}", tags={"sysdesign.stage": "deploy", "sysdesign.profile": profile}) as log:
-            given = (
-                {"export": store.load(registry.fetch_model(uri, store.root / ".work" / "models" / re.sub(r"\W+", "-", uri)))}
-                if uri
-                else None
-            )
-            outcome, _ = run_stage("deploy", config, profile, store, log, alone=True, inputs=given)
+            given = served = None
+            if uri:
+                despite, models = config.deploy.despite_certificate, store.root / ".work" / "models"
+                folder, served = registry.fetch_to_serve(client, uri, models, despite_certificate=despite)
+                given = {"export": store.load(folder)}
+            outcome, _ = run_stage("deploy", config, profile, store, log, alone=True, inputs=given, served=served)
         print(line(outcome))
 
 

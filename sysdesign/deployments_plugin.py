@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.deployments import BaseDeploymentClient, PredictionsResponse
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST
 from pydantic import ValidationError
@@ -33,10 +33,10 @@ from sysdesign.deploy.ollama import Ollama
 from sysdesign.deploy.rollout import serving_versions, withdraw
 from sysdesign.deploy.serving import DeployReport, serve_bundle, verified_digests
 from sysdesign.errors import ConfigError, SysdesignError
-from sysdesign.models.bundle import open_bundle
+from sysdesign.models.bundle import certified, open_bundle, uncertified
 from sysdesign.models.chat import Message
 from sysdesign.models.stream import gather
-from sysdesign.tracking.registry import fetch_model, place, record_place
+from sysdesign.tracking.registry import clear_place, fetch_to_serve, place, record_place
 
 
 def deploy_model(uri: str, cfg: DeployConfig, *, out: Path, seed: int = 0, threads: int = 0) -> DeployReport:
@@ -44,18 +44,22 @@ def deploy_model(uri: str, cfg: DeployConfig, *, out: Path, seed: int = 0, threa
 
     Writes `deployment.json` and `golden.png` below `out`. Raises what fetching, verifying and serving raise.
     """
-    folder = Path(uri) if Path(uri).is_dir() else fetch_model(uri, out / "model")
+    folder, version = _fetched(uri, out / "model", cfg)
     bundle = open_bundle(folder)
     manifest = folder / MANIFEST
     known = Manifest.model_validate_json(manifest.read_bytes()) if manifest.is_file() else None
     digests = verified_digests(bundle, known)
     report = serve_bundle(cfg, bundle, digests, known.digest if known else digests[bundle.text.name], out=out, seed=seed, threads=threads)
-    if report.url and (registered := re.fullmatch(r"models:/([^/@]+)(?:@(.+)|/(\d+))", uri)):
-        name, alias, version = registered.groups()
-        client = MlflowClient()
-        version = version or str(client.get_model_version_by_alias(name, alias).version)
-        record_place(client, name, version, place(report.url, report.model), f"{report.since} as {report.version}")
+    if report.url and version:
+        where, since = place(report.url, report.model), f"{report.since} as {report.version}"
+        record_place(MlflowClient(), version.name, str(version.version), where, since)
     return report
+
+
+def _fetched(uri: str, folder: Path, cfg: DeployConfig) -> tuple[Path, ModelVersion | None]:
+    if Path(uri).is_dir():
+        return Path(uri), None
+    return fetch_to_serve(MlflowClient(), uri, folder, despite_certificate=cfg.despite_certificate)
 
 
 def target_help() -> str:
@@ -72,7 +76,7 @@ Target: `ollama` (http://127.0.0.1:11434) or `ollama:/host:port`. Ollama 0.30.0 
   mlflow deployments run-local -t ollama --name sysdesign -m models:/sysdesign@champion     llama.cpp on this machine, until Ctrl-C
 
 -C options, as in the deploy section of the configuration: ollama.replace, ollama.keep, ollama.timeout_s, golden.question,
-golden.max_tokens, golden.min_found (0 for a rehearsal's model)."""
+golden.max_tokens, golden.min_found (0 for a rehearsal's model), despite_certificate (true serves what failed its parity)."""
 
 
 def run_local(name: str, model_uri: str, flavor: str | None = None, config: dict[str, Any] | None = None) -> None:
@@ -80,7 +84,10 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: dict
     from sysdesign.models import llamacpp
 
     with _as_mlflow_error(), tempfile.TemporaryDirectory() as scratch:
-        bundle = open_bundle(Path(model_uri) if Path(model_uri).is_dir() else fetch_model(model_uri, Path(scratch)))
+        cfg = _deploy_config("http://127.0.0.1:11434", name, config or {})
+        bundle = open_bundle(_fetched(model_uri, Path(scratch), cfg)[0])
+        if certified(bundle.folder) is False and not cfg.despite_certificate:
+            raise uncertified(model_uri)
         least, most = bundle.policy.min_tokens, bundle.policy.max_tokens
         with llamacpp.serve(
             bundle.text, bundle.projector, context=bundle.context, alias=name, min_image_tokens=least, max_image_tokens=most
@@ -123,9 +130,10 @@ class OllamaDeploymentClient(BaseDeploymentClient):
             return self._deploy(name, model_uri, config)
 
     def delete_deployment(self, name: str, config: dict[str, Any] | None = None, endpoint: str | None = None) -> None:
-        """Take the name and its versions off the server; nothing happens when they are not there."""
+        """Take the name and its versions off the server, and off the record of where versions run; twice is as good as once."""
         with _as_mlflow_error(), Ollama(self._config(name, {}).ollama) as server:
             withdraw(server, name)
+        clear_place(MlflowClient(), place(self._url, name))
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         """Names that serve a version made by this project."""
@@ -156,19 +164,7 @@ class OllamaDeploymentClient(BaseDeploymentClient):
         return {"name": name, "flavor": "gguf", **report.model_dump(mode="json")}
 
     def _config(self, name: str, options: dict[str, Any]) -> DeployConfig:
-        tree: dict[str, Any] = {"to": "ollama", "ollama": {"url": self._url, "model": name}, "golden": {}}
-        for key, value in options.items():
-            section, _, field = key.partition(".")
-            if section not in ("ollama", "golden") or not field:
-                raise ConfigError(f"-C {key}", "is no option", "see mlflow deployments help -t ollama", value)
-            tree[section][field] = value
-        try:
-            return DeployConfig.model_validate(tree)
-        except ValidationError as err:
-            first = err.errors()[0]
-            raise ConfigError(
-                ".".join(map(str, first["loc"])), first["msg"], "see mlflow deployments help -t ollama", first["input"]
-            ) from None
+        return _deploy_config(self._url, name, options)
 
     def _serving(self) -> dict[str, str]:
         with Ollama(self._config("sysdesign", {}).ollama) as server:
@@ -183,6 +179,20 @@ class OllamaDeploymentClient(BaseDeploymentClient):
 
     def _described(self, name: str, version: str) -> dict[str, Any]:
         return {"name": name, "flavor": "gguf", "url": self._url, "version": version}
+
+
+def _deploy_config(url: str, name: str, options: dict[str, Any]) -> DeployConfig:
+    tree: dict[str, Any] = {"to": "ollama", "ollama": {"url": url, "model": name}, "golden": {}}
+    for key, value in options.items():
+        section, _, field = key.rpartition(".")
+        if section not in ("ollama", "golden") and key != "despite_certificate":
+            raise ConfigError(f"-C {key}", "is no option", "see mlflow deployments help -t ollama", value)
+        (tree[section] if section else tree)[field] = value
+    try:
+        return DeployConfig.model_validate(tree)
+    except ValidationError as err:
+        first = err.errors()[0]
+        raise ConfigError(".".join(map(str, first["loc"])), first["msg"], "see mlflow deployments help -t ollama", first["input"]) from None
 
 
 def _answer(speaker: Speaker, row: dict[str, Any], scratch: Path, max_tokens: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -73,9 +74,69 @@ def test_a_registered_model_through_the_client(registered: None, tmp_path: Path)
             client.update_deployment("assistant", "models:/shop/9")
         client.delete_deployment("assistant")
         client.delete_deployment("assistant")
-        assert server.names() == []
+        assert server.names() == [] and where not in registry.get_model_version("shop", "2").tags
         with pytest.raises(MlflowException, match="no deployment"):
             client.get_deployment("assistant")
+
+
+def test_an_alias_that_moves_meanwhile_does_not_change_what_is_recorded(registered: None, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    from sysdesign.deployments_plugin import OllamaDeploymentClient
+    from sysdesign.tracking import registry as records
+
+    registry = MlflowClient()
+    with OllamaServer(tmp_path / "ollama") as server:
+
+        def promoted_in_between(name: str, messages: list[dict[str, Any]]) -> str:
+            registry.set_registered_model_alias("shop", "champion", "2")
+            return "Gateway Orders Ledger"
+
+        server.answer = promoted_in_between
+        client = OllamaDeploymentClient(server.url.replace("http://", "ollama:/"))
+        client.create_deployment("assistant", "models:/shop@champion")
+        where = records.PLACE_TAG + records.place(server.url, "assistant")
+        assert [where in registry.get_model_version("shop", version).tags for version in "12"] == [True, False]
+        registry.create_registered_model("other")
+        registry.create_model_version("other", registry.get_model_version("shop", "2").source)
+        client.update_deployment("assistant", "models:/other/1")
+        assert where not in registry.get_model_version("shop", "1").tags, "a place belongs to one version of one model"
+        assert where in registry.get_model_version("other", "1").tags
+
+
+def test_a_failed_certificate_stops_promotion_and_deployment(registered: None, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from sysdesign.deployments_plugin import OllamaDeploymentClient, run_local
+    from sysdesign.errors import ArtifactError
+    from sysdesign.tracking import registry as records
+
+    registry = MlflowClient()
+    export = make_export(tmp_path / "uncertified", 5)
+    (export / "parity.json").write_text('{"passed": false}')
+    model = registry.create_logged_model(registry.get_experiment_by_name("x").experiment_id, name="gguf")
+    registry.log_model_artifacts(model.model_id, str(export))
+    registry.finalize_logged_model(model.model_id, "READY")
+    registry.create_model_version("shop", f"models:/{model.model_id}", model_id=model.model_id)
+    registry.set_model_version_tag("shop", "2", records.PARITY, "failed")
+    for version in ("2", "3"):  # by its tag, and by its certificate
+        with pytest.raises(ArtifactError, match=r"parity certificate to be promoted.*--despite_certificate true"):
+            records.promote(registry, "shop", version, reason="because")
+    assert str(registry.get_model_version_by_alias("shop", "champion").version) == "1"
+    with OllamaServer(tmp_path / "ollama") as server:
+        client = OllamaDeploymentClient(server.url.replace("http://", "ollama:/"))
+        for uri in ("models:/shop/2", "models:/shop/3", str(export)):
+            with pytest.raises(MlflowException, match=r"parity certificate to serve people.*despite_certificate true"):
+                client.create_deployment("assistant", uri)
+            assert uri == "models:/shop/2" or pytest.raises(MlflowException, run_local, "assistant", uri)
+        assert server.names() == []
+        client.create_deployment("assistant", "models:/shop/3", config={"despite_certificate": "true"})
+    records.promote(registry, "shop", "3", reason="differs in rounding only", despite_certificate=True)
+    champion = registry.get_model_version_by_alias("shop", "champion")
+    assert champion.version == 3 and champion.tags["sysdesign.promoted"].endswith(
+        "despite a failed parity certificate: differs in rounding only"
+    )
 
 
 def test_the_command_line_finds_the_plugin_by_its_entry_point(tmp_path: Path) -> None:

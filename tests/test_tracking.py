@@ -209,6 +209,7 @@ def test_a_failed_certificate_blocks_registration_and_a_half_done_one_is_complet
             registry.register(log, "sysdesign", evaluation, made)
         (made["export"].path / "parity.json").write_text('{"passed": true}')
         assert registry.register(log, "sysdesign", evaluation, made) == "1"
+        assert client.get_model_version("sysdesign", "1").tags[registry.PARITY] == "passed"
         client.delete_registered_model_alias("sysdesign", "challenger")  # as if the registry had gone away before this
         client.delete_model_version_tag("sysdesign", "1", registry.WHOLE)
         assert registry.register(log, "sysdesign", evaluation, made) == "1"

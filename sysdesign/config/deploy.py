@@ -55,5 +55,7 @@ class DeployConfig(Section):
     """The Ollama server."""
     llamacpp: LlamaCppConfig = LlamaCppConfig()
     """The fallback."""
+    despite_certificate: bool = False
+    """Serve a model although its parity certificate failed, that is, although it does not behave like what was trained."""
     golden: GoldenConfig = GoldenConfig()
     """The health check."""

@@ -12,7 +12,7 @@ from sysdesign.config.deploy import DeployConfig
 from sysdesign.deploy import golden
 from sysdesign.errors import ArtifactError, ServiceError
 from sysdesign.models import llamacpp, stream
-from sysdesign.models.bundle import Bundle, sha256_file
+from sysdesign.models.bundle import CERTIFICATE, Bundle, certified, sha256_file, uncertified
 from sysdesign.models.chat import Message, Reply
 from sysdesign.records import Report
 
@@ -69,8 +69,10 @@ def serve_bundle(
 ) -> DeployReport:
     """Like `deploy`, for a bundle that came from anywhere; `digests`: file name -> sha256, `digest`: identifies the whole.
 
-    `threads` of llama.cpp, 0 for all cores.
+    `threads` of llama.cpp, 0 for all cores. Raises ArtifactError when the parity certificate failed and the config does not override it.
     """
+    if certified(bundle.folder) is False and not cfg.despite_certificate:
+        raise uncertified(str(bundle.folder / CERTIFICATE))
     out.mkdir(parents=True, exist_ok=True)
     picture = out / "golden.png"
     tokens = golden.draw_golden(picture, bundle.policy)

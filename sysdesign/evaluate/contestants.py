@@ -8,7 +8,6 @@ the cores each: faster than one after the other, and no answer depends on what e
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -139,16 +138,3 @@ def _local(role: str, folder: Path, adapter: Path | None, digest: str, cfg: Eval
 def _sum(artifact: Artifact, folder: str) -> str:
     lines = "".join(f"{f.path}\0{f.sha256}\n" for f in artifact.manifest.files if f.path.startswith(folder))
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def certified(export: Artifact) -> bool | None:
-    """Whether the certificate says that the shipped files behave like what was trained; None without a certificate."""
-    path = export.path / "parity.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(str(path), f"must be a readable certificate ({error})", "run export again") from error
-    passed = found.get("passed") if isinstance(found, dict) else None
-    return passed if isinstance(passed, bool) else None

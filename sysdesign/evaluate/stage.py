@@ -9,10 +9,11 @@ from pathlib import Path
 from sysdesign.artifacts import Artifact
 from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.evaluate.contestants import certified, contestants
+from sysdesign.evaluate.contestants import contestants
 from sysdesign.evaluate.items import headline_items, probe_items
 from sysdesign.evaluate.leaks import find_leaks
 from sysdesign.evaluate.measure import EvaluateReport, measure, scorable
+from sysdesign.models.bundle import certified
 from sysdesign.models.chat import ChatModel
 from sysdesign.records import MetricLog, Row, read_jsonl
 
@@ -62,7 +63,7 @@ def evaluate(
         headline=headline,
         leaks=leaks,
         unscorable=unscorable,
-        parity=certified(export),
+        parity=certified(export.path),
         lineage=lineage,
         cache=dataset.path.parent / ".answers",
         judge_with=_judge(cfg, runtime, dataset) if cfg.judge.kind != "none" else None,

@@ -19,7 +19,7 @@ from sysdesign.errors import ArtifactError
 from sysdesign.graph import Record
 from sysdesign.models.picture import PicturePolicy
 
-REPORT = "export.json"
+REPORT, CERTIFICATE = "export.json", "parity.json"
 
 
 class Bundle(Record):
@@ -75,14 +75,33 @@ def open_bundle(folder: Path) -> Bundle:
     )  # fmt: skip
 
 
+def certified(folder: Path) -> bool | None:
+    """Whether the parity certificate of an export says that its files behave like what was trained; None without a certificate."""
+    path = folder / CERTIFICATE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(str(path), f"must be a readable certificate ({error})", "run export again") from error
+    passed = found.get("passed") if isinstance(found, dict) else None
+    return passed if isinstance(passed, bool) else None
+
+
+def uncertified(where: str) -> ArtifactError:
+    """The error of serving what a certificate found to differ from what was trained."""
+    do = "read parity.html, then export and evaluate again; or, knowing what differs, --deploy.despite_certificate true"
+    return ArtifactError(where, "must have passed its parity certificate to serve people", do, "failed")
+
+
 def template_with_policy(bundle: Bundle) -> str:
     """The chat template with the picture policy as a comment, which Ollama keeps and shows: so any client can read it there."""
     return f"{{{{/* picture {bundle.policy.model_dump_json()} */}}}}{bundle.template}"
 
 
 def policy_in_template(template: str) -> PicturePolicy | None:
-    """The policy that `template_with_policy` put there; None when there is none."""
-    found = re.match(r"\{\{/\* picture (\{[^}]*\}) \*/\}\}", template)
+    """The policy that `template_with_policy` put there, also in a Modelfile that holds the template; None when there is none."""
+    found = re.search(r"\{\{/\* picture (\{[^}]*\}) \*/\}\}", template)
     try:
         return PicturePolicy.model_validate_json(found[1]) if found else None
     except ValidationError:

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from sysdesign.artifacts import Artifact
 from sysdesign.errors import ArtifactError, ServiceError
-from sysdesign.evaluate.contestants import certified
+from sysdesign.models.bundle import CERTIFICATE, certified, uncertified
 from sysdesign.tracking.runs import RunLog
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 WHOLE = "sysdesign.registered_whole"  # set last: tags, aliases and promotion are all done
 PLACE_TAG = "sysdesign.deployed."  # + where it runs; the value says since when and under which tag
+PARITY = "sysdesign.parity"  # passed, none, or failed: a version with the last neither serves nor is promoted
 EVALUATION = ("predictions.jsonl", "verdict.json")  # kept with the version, so that the next one can be held against it
 
 
@@ -42,7 +43,8 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
     middle; calling again completes the work.
     """
     client, export, dataset = log.client, inputs["export"], inputs["dataset"]
-    if certified(export) is False:
+    passed = certified(export.path)
+    if passed is False:
         law = "only a model whose parity certificate passed is registered"
         raise ArtifactError(
             str(export.path / "parity.json"), law, "read parity.html beside it; the limits are in export.parity", "passed: false"
@@ -64,7 +66,7 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
             tags = {
                 "sysdesign.verdict": verdict.verdict, "sysdesign.attempt": verdict.attempt,
                 "sysdesign.reasons": "; ".join(verdict.reasons)[:4000],
-                "sysdesign.questions": str(evaluate.manifest.report.get("questions", "")),
+                PARITY: "none" if passed is None else "passed", "sysdesign.questions": str(evaluate.manifest.report.get("questions", "")),
                 "sysdesign.evaluation": evaluate.digest, "sysdesign.export": export.digest,
                 "sysdesign.dataset": dataset.digest, "sysdesign.adapter": inputs["train"].digest, "sysdesign.base": inputs["base"].digest,
                 **{f"sha256.{Path(f.path).name}": f.sha256 for f in export.manifest.files if f.path.endswith(".gguf")},
@@ -127,12 +129,57 @@ def is_champion(client: MlflowClient, uri: str) -> bool:
     return champion is not None and str(champion.version) == version
 
 
-def promote(client: MlflowClient, name: str, version: str, *, reason: str) -> str | None:
-    """Move `champion` to `version`; returns the version it was on before. The reason stays as a tag of the version."""
+def promote(client: MlflowClient, name: str, version: str, *, reason: str, despite_certificate: bool = False) -> str | None:
+    """Move `champion` to `version`; returns the version it was on before. The reason stays as a tag of the version.
+
+    Raises ArtifactError when its parity certificate failed, unless `despite_certificate`, which the tag then says.
+    """
     champion = _champion(client, name)
-    client.set_model_version_tag(name, version, "sysdesign.promoted", f"{datetime.now(UTC).isoformat(timespec='seconds')} {reason}")
+    failed = failed_parity(client, client.get_model_version(name, version))
+    if failed and not despite_certificate:
+        do = "export and evaluate again; or, knowing what differs, --despite_certificate true"
+        raise ArtifactError(f"models:/{name}/{version}", "must have passed its parity certificate to be promoted", do, "failed")
+    said = f"{datetime.now(UTC).isoformat(timespec='seconds')}{' despite a failed parity certificate:' * failed} {reason}"
+    client.set_model_version_tag(name, version, "sysdesign.promoted", said)
     client.set_registered_model_alias(name, CHAMPION, version)
     return str(champion.version) if champion else None
+
+
+def failed_parity(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether the files of a version were found to differ from what was trained: its tag says so, or, without one, its certificate."""
+    import mlflow
+
+    if version.tags.get(PARITY):
+        return bool(version.tags[PARITY] == "failed")
+    uri = f"models:/{version.name}/{version.version}"
+    if not any(file.path == CERTIFICATE for file in mlflow.artifacts.list_artifacts(artifact_uri=uri)):
+        return False
+    with tempfile.TemporaryDirectory(prefix="sysdesign-parity-") as folder:
+        return certified(Path(mlflow.artifacts.download_artifacts(f"{uri}/{CERTIFICATE}", dst_path=folder)).parent) is False
+
+
+def fetch_to_serve(client: MlflowClient, uri: str, folder: Path, *, despite_certificate: bool) -> tuple[Path, ModelVersion | None]:
+    """The files of the version that `uri` names now, each version in a folder of its own below `folder`, and that version.
+
+    An alias may move at any time: it is read once, and what is served and recorded afterwards goes by the version. Raises ArtifactError
+    when there is no such version or its parity certificate failed.
+    """
+    version = _find_version(client, uri)
+    if version and not despite_certificate and failed_parity(client, version):
+        raise uncertified(uri)
+    exact = f"models:/{version.name}/{version.version}" if version else uri
+    return fetch_model(exact, folder / re.sub(r"\W+", "-", exact)), version
+
+
+def _find_version(client: MlflowClient, uri: str) -> ModelVersion | None:
+    """The version that `models:/name@alias` or `models:/name/version` names; None for any other address."""
+    named = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", uri)
+    if named is None:
+        return None
+    try:
+        return client.get_model_version_by_alias(named[1], named[2]) if named[2] else client.get_model_version(named[1], named[3])
+    except MlflowException as err:
+        raise _no_model(uri, err) from None
 
 
 def fetch_model(uri: str, folder: Path) -> Path:
@@ -145,19 +192,29 @@ def fetch_model(uri: str, folder: Path) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(uri, dst_path=None if _is_local_store() else str(folder)))
     except MlflowException as err:
-        do = "run the whole chain first (mlflow run . --env-manager=local), or name a version: models:/sysdesign/1"
-        raise ArtifactError("model registry", f"must hold the model ({str(err).splitlines()[0][:160]})", do, uri) from None
+        raise _no_model(uri, err) from None
 
 
-def note_deployment(client: MlflowClient, name: str, export: Artifact, report: Mapping[str, object]) -> None:
-    """Record on the newest version that ships these files where they run and since when; a server started for the check alone
-    runs nowhere, and files that no version ships belong to none."""
-    versions = client.search_model_versions(f"name = '{name}' and tags.`sysdesign.export` = '{export.digest}'", max_results=1000)
-    if report.get("url") and versions:
-        version = max(versions, key=lambda held: int(held.version)).version
-        record_place(
-            client, name, str(version), place(str(report["url"]), str(report["model"])), f"{report['since']} as {report['version']}"
-        )
+def _no_model(uri: str, err: MlflowException) -> ArtifactError:
+    do = "run the whole chain first (mlflow run . --env-manager=local), or name a version: models:/sysdesign/1"
+    return ArtifactError("model registry", f"must hold the model ({str(err).splitlines()[0][:160]})", do, uri)
+
+
+def note_deployment(
+    client: MlflowClient, name: str, export: Artifact, report: Mapping[str, object], served: ModelVersion | None = None
+) -> None:
+    """Record where a version runs and since when: `served`, else the newest version of `name` that ships these files.
+
+    A server started for the check alone runs nowhere, and files that no version ships belong to none.
+    """
+    if not report.get("url"):
+        return
+    if served is None:
+        versions = client.search_model_versions(f"name = '{name}' and tags.`sysdesign.export` = '{export.digest}'", max_results=1000)
+        served = max(versions, key=lambda held: int(held.version), default=None)
+    if served is not None:
+        where = place(str(report["url"]), str(report["model"]))
+        record_place(client, served.name, str(served.version), where, f"{report['since']} as {report['version']}")
 
 
 def place(url: str, model: str) -> str:
@@ -167,13 +224,20 @@ def place(url: str, model: str) -> str:
 
 def record_place(client: MlflowClient, name: str, version: str, where: str, since: str) -> None:
     """Tag the version with where it runs since when; the version that ran there before loses the tag. A rerun keeps the first time."""
-    for other in client.search_model_versions(f"name = '{name}'", max_results=1000):
-        held = other.tags.get(PLACE_TAG + where)
-        if held and str(other.version) != version:
-            client.delete_model_version_tag(name, str(other.version), PLACE_TAG + where)
-        elif held and held.rpartition(" as ")[2] == since.rpartition(" as ")[2]:
-            return
-    client.set_model_version_tag(name, version, PLACE_TAG + where, since)
+    held = clear_place(client, where, but=(name, version))
+    if held.rpartition(" as ")[2] != since.rpartition(" as ")[2]:
+        client.set_model_version_tag(name, version, PLACE_TAG + where, since)
+
+
+def clear_place(client: MlflowClient, where: str, but: tuple[str, str] = ("", "")) -> str:
+    """Take the tag of a place from every version of every model, `but` one; returns what that one's tag says, "" for nothing."""
+    held = ""
+    for other in client.search_model_versions(f"tags.`{PLACE_TAG}{where}` LIKE '%'", max_results=1000):
+        if (other.name, str(other.version)) == but:
+            held = other.tags[PLACE_TAG + where]
+        else:
+            client.delete_model_version_tag(other.name, str(other.version), PLACE_TAG + where)
+    return held
 
 
 def _registered(client: MlflowClient, name: str, evaluation: str) -> str | None:
