@@ -97,6 +97,8 @@ RATE = {"kind": "float", "low": 1e-4, "high": 1e-2}
         ({"sampler": "gp", "pruning": {"kind": "asha"}}, "gp ignores pruned trials"),
         ({"profile": "rehersal"}, "did you mean --profile rehearsal"),
         ({"fixed": {"train.lora.rank": 8}}, "both varied and fixed"),
+        ({"runner": {"kind": "optuna", "gpus": 2}}, "runner.gpus: a trial trains on one GPU"),
+        ({"runner": {"kind": "ray", "gpus": 4}}, "runner.gpus: a trial trains on one GPU"),
     ],
 )
 def test_a_bad_file_is_refused_with_the_way_out(change: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sysdesign.config.section import Section
 
@@ -106,14 +106,23 @@ class Pruning(Section):
     """Reports that every trial is given."""
 
 
+def _one_gpu(gpus: float) -> float:
+    """Training runs on one GPU, so a second would be reserved, paid for, and stand idle."""
+    if gpus > 1:
+        raise ValueError("a trial trains on one GPU, and a second would stand idle: raise runner.workers to use more GPUs")
+    return gpus
+
+
 class OptunaRunner(Section):
     """Trials run on this machine, each in a process of its own."""
 
     kind: Literal["optuna"] = "optuna"
     workers: int = Field(default=1, ge=1, le=256)
     """Trials at a time."""
-    gpus: int = Field(default=0, ge=0, le=64)
-    """GPUs of a trial, handed out in turn; 0: every trial sees all."""
+    gpus: int = Field(default=0, ge=0)
+    """1: trials take the GPUs in turn, one each; 0: every trial sees all. Training uses one."""
+
+    _one = field_validator("gpus")(_one_gpu)
 
 
 class RayRunner(Section):
@@ -127,7 +136,9 @@ class RayRunner(Section):
     cpus: float = Field(default=1.0, gt=0)
     """CPUs a trial reserves."""
     gpus: float = Field(default=0.0, ge=0)
-    """GPUs a trial reserves; below 1 several trials share one, which limits no memory."""
+    """GPU a trial reserves; below 1 several trials share one, which limits no memory."""
+
+    _one = field_validator("gpus")(_one_gpu)
 
 
 class SweepSpec(Section):
