@@ -114,7 +114,7 @@ def _llamacpp(cfg: ChatConfig, sources: Sources, runtime: RuntimeConfig) -> Iter
     context, policy = min(cfg.llamacpp.context, bundle.context), bundle.policy
     with llamacpp.serve(
         bundle.text, bundle.projector, context=context, threads=runtime.workers, timeout_s=cfg.llamacpp.timeout_s,
-        min_image_tokens=policy.min_tokens, max_image_tokens=policy.max_tokens,
+        min_image_tokens=policy.min_tokens, max_image_tokens=policy.max_tokens, reuse=True,
     ) as url:  # fmt: skip
         to = stream.Endpoint(dialect="openai", url=url, model=bundle.text.stem, context=context, timeout_s=cfg.llamacpp.timeout_s)
         yield _endpoint(to, f"{bundle.text.stem} in llama.cpp", bundle.system, policy)
@@ -130,7 +130,6 @@ def _endpoint(to: stream.Endpoint, name: str, system: str, policy: PicturePolicy
 @contextmanager
 def _local(cfg: ChatConfig, sources: Sources, runtime: RuntimeConfig) -> Iterator[Speaker]:
     from sysdesign.models.local import Local
-    from sysdesign.models.local_stream import stream_local
 
     if sources.base is None or (cfg.via == "adapter" and sources.adapter is None):
         law = f"{cfg.via} needs the base model" + (" and a trained adapter" if cfg.via == "adapter" else "")
@@ -142,7 +141,7 @@ def _local(cfg: ChatConfig, sources: Sources, runtime: RuntimeConfig) -> Iterato
     def say(messages: Sequence[Message], max_tokens: int, seed: int, temperature: float) -> Generator[str, None, Reply]:
         stream.check_length(messages, context)
         with one_at_a_time:
-            return (yield from stream_local(model, messages, max_tokens=max_tokens, seed=seed, temperature=temperature))
+            return (yield from model.stream(messages, max_tokens=max_tokens, seed=seed, temperature=temperature))
 
     try:
         yield Speaker(model.name, read_prompt(SYSTEM).strip(), sources.policy, context, say)

@@ -6,12 +6,13 @@ against, so it loads full-precision weights unless told otherwise.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sysdesign.errors import ArtifactError, ToolError
+from sysdesign.errors import ArtifactError, ServiceError, ToolError
 from sysdesign.models.chat import Message, Reply
 
 
@@ -58,20 +59,9 @@ class Local:
     def replies(self, conversations: Sequence[Sequence[Message]], *, max_tokens: int, seed: int) -> list[Reply]:
         """One batch. Pictures are passed as they are: they satisfy the picture policy already."""
         import torch
-        from PIL import Image
 
         start = time.perf_counter()
-        texts = [
-            self._processor.apply_chat_template(_as_template(messages), tokenize=False, add_generation_prompt=True)
-            for messages in conversations
-        ]
-        pictures = []
-        for messages in conversations:
-            for path in (path for message in messages for path in message.images):
-                with Image.open(path) as picture:
-                    pictures.append(picture.convert("RGB"))
-        inputs = self._processor(text=texts, images=pictures or None, padding=True, return_tensors="pt", do_resize=False)
-        inputs = inputs.to(self._model.device)
+        inputs = self._inputs(conversations)
         with torch.inference_mode():
             out = self._model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, temperature=None, top_p=None, top_k=None)
         width = inputs["input_ids"].shape[1]
@@ -82,10 +72,80 @@ class Local:
             _reply(self._processor.tokenizer, ids, ends, count, seconds) for ids, count in zip(out[:, width:].tolist(), asked, strict=True)
         ]
 
+    def stream(self, messages: Sequence[Message], *, max_tokens: int, seed: int, temperature: float = 0.0) -> Generator[str, None, Reply]:
+        """Yields whole characters as they are generated and returns the `Reply`; greedy at temperature 0.
+
+        Generation runs in a thread of its own; when the reader leaves, it stops at the next token. Raises ServiceError when generation
+        fails, out of memory for one.
+        """
+        import torch
+        from transformers import StoppingCriteria, TextIteratorStreamer
+
+        left = threading.Event()
+
+        class Left(StoppingCriteria):
+            def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+                return torch.full((input_ids.shape[0],), left.is_set(), dtype=torch.bool, device=input_ids.device)
+
+        inputs = self._inputs([messages])
+        streamer = TextIteratorStreamer(self._processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        sampling: dict[str, Any] = {"do_sample": temperature > 0, "temperature": temperature or None, "top_p": None, "top_k": None}
+        ended: dict[str, Any] = {}
+
+        def generate() -> None:
+            try:
+                with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(seed)
+                    limits: dict[str, Any] = {"max_new_tokens": max_tokens, "stopping_criteria": [Left()]}
+                    ended["ids"] = self._model.generate(**inputs, streamer=streamer, **limits, **sampling)
+            except Exception as err:  # reported where somebody reads, not in this thread
+                ended["error"] = err
+                streamer.end()
+
+        begun = time.perf_counter()
+        worker = threading.Thread(target=generate, daemon=True)
+        worker.start()
+        pieces: list[str] = []
+        try:
+            for piece in streamer:
+                if piece:
+                    pieces.append(piece)
+                    yield piece
+        finally:
+            left.set()
+            worker.join()
+        if error := ended.get("error"):
+            reason = " ".join(str(error).split())[:200]
+            raise ServiceError(
+                self.name, "the model must be able to answer", "ask for less, or use --runtime.device cpu", reason
+            ) from error
+        asked = inputs["input_ids"].shape[1]
+        made = ended["ids"].shape[1] - asked
+        return Reply(
+            text="".join(pieces), finish="length" if made >= max_tokens else "stop", input_tokens=asked, output_tokens=made,
+            seconds=round(time.perf_counter() - begun, 3),
+        )  # fmt: skip
+
     def close(self) -> None:
         """Drop the weights."""
         self._model = None
         self._processor = None
+
+    def _inputs(self, conversations: Sequence[Sequence[Message]]) -> Any:
+        """One padded batch, on the model's device."""
+        from PIL import Image
+
+        texts = [
+            self._processor.apply_chat_template(_as_template(messages), tokenize=False, add_generation_prompt=True)
+            for messages in conversations
+        ]
+        pictures = []
+        for messages in conversations:
+            for path in (path for message in messages for path in message.images):
+                with Image.open(path) as picture:
+                    pictures.append(picture.convert("RGB"))
+        inputs = self._processor(text=texts, images=pictures or None, padding=True, return_tensors="pt", do_resize=False)
+        return inputs.to(self._model.device)
 
     def _ends(self) -> set[int]:
         configured = self._model.generation_config.eos_token_id
