@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -44,6 +46,23 @@ def test_it_answers_about_a_picture_the_same_way_twice(gguf: Path, tmp_path: Pat
     assert first.input_tokens is not None and first.input_tokens > 16  # the picture alone takes 16
     with pytest.raises(ServiceError):
         OpenAiHttp(url, "sysdesign", timeout_s=2).reply(question, max_tokens=1, seed=0)  # the server is gone
+
+
+def test_a_second_question_about_a_picture_does_not_read_it_again_when_asked_so(gguf: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.full((112, 112, 3), 200, np.uint8)).save(tmp_path / "a.png")
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64encode((tmp_path / 'a.png').read_bytes()).decode()}"}}
+    kept = []
+    for reuse in (False, True):
+        with serve(
+            gguf / "model-q8_0.gguf", gguf / "mmproj-f16.gguf", context=512, threads=1, min_image_tokens=16, gpu=False, reuse=reuse
+        ) as url:
+            for text in ("List the names.", "Count them."):
+                asked = {"messages": [{"role": "user", "content": [picture, {"type": "text", "text": text}]}], "max_tokens": 2}
+                answer = httpx.post(f"{url}/chat/completions", json=asked, timeout=60, trust_env=False).json()
+            kept.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+    assert kept[0] == 0 and kept[1] >= 16, "the picture alone takes 16"
 
 
 def test_files_that_do_not_load_are_named(gguf: Path, tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def _ollama(cfg: ChatConfig, sources: Sources) -> Speaker:
         family = {"qwen2vl": "qwen2_vl", "qwen25vl": "qwen2_5_vl", "qwen3vl": "qwen3_vl"}.get(shown["details"]["family"], "qwen2_vl")
     except (ValueError, KeyError, TypeError):
         raise ServiceError(url, "an Ollama server must answer here", start, answer.text[:80]) from None
-    policy = policy_in_template(shown.get("template", "")) or PicturePolicy(side=PIXELS_PER_TOKEN_SIDE[family])
+    written = "".join(shown.get(name, "") for name in ("template", "modelfile"))  # the GGUF's own template may be shown instead of ours
+    policy = policy_in_template(written) or PicturePolicy(side=PIXELS_PER_TOKEN_SIDE[family])
     to = stream.Endpoint(
         dialect="ollama", url=url, model=model, context=int(context[1]) if context else 4096, timeout_s=cfg.ollama.timeout_s, start=start
     )

@@ -36,12 +36,15 @@ def serve(
     exact: bool = False,
     alias: str = "sysdesign",
     gpu: bool = True,
+    reuse: bool = False,
     log: Path | None = None,
     timeout_s: float = 600.0,
 ) -> Iterator[str]:
     """Yield the OpenAI-compatible address, `http://127.0.0.1:<port>/v1`; the server's own API lies one level above.
 
-    One request is answered at a time, from its beginning: the same question gives the same answer whatever was asked before.
+    One request is answered at a time, from its beginning: the same question gives the same answer whatever was asked before, to the bit.
+    `reuse`: what a request shares with the one before it, such as a picture already read, is not computed again; the last bits of an
+    answer's probabilities may then depend on what was asked before. A request's own `cache_prompt` wins over it.
     `context`: tokens of prompt, picture and answer. `threads`: 0 takes all cores. `min_image_tokens` and `max_image_tokens`:
     bounds of the picture policy (None leaves llama.cpp's own; pictures within the bounds are never resized). `exact`: 32-bit
     cache and no flash attention, for comparisons. `gpu`: offload what the wheel's build can. `log`: where llama.cpp's own
@@ -55,7 +58,7 @@ def serve(
     settings = {
         "text": str(text_gguf), "mmproj": str(mmproj) if mmproj else "", "context": context, "threads": threads or os.cpu_count() or 1,
         "min_image_tokens": min_image_tokens or -1, "max_image_tokens": max_image_tokens or -1, "exact": exact, "alias": alias,
-        "gpu": gpu,
+        "gpu": gpu, "reuse": reuse,
     }  # fmt: skip
     with tempfile.TemporaryFile() if log is None else log.open("w+b") as messages:
         command = [sys.executable, "-m", "sysdesign.models.llamacpp", json.dumps(settings)]
@@ -125,7 +128,7 @@ def _main(settings: dict[str, Any]) -> None:
     params.n_ctx, params.n_parallel, params.n_batch, params.n_ubatch = settings["context"], 1, 2048, 512
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     params.image_min_tokens, params.image_max_tokens = settings["min_image_tokens"], settings["max_image_tokens"]
-    params.cache_prompt, params.cache_ram_mib, params.use_jinja, params.ui = False, 0, True, False
+    params.cache_prompt, params.cache_ram_mib, params.use_jinja, params.ui = settings["reuse"], 0, True, False
     params.fit_params = False  # it would shrink the context in silence
     params.mmproj_use_gpu = settings["gpu"]
     if not settings["gpu"]:
