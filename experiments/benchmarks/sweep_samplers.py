@@ -1,99 +1,139 @@
-"""Does the chosen sampler find more than random search with the same trials? On a surrogate of real trials, over many seeds.
+"""Which sampler finds most with 30 trials? On a surrogate of real rehearsal trials, with their noise, over many repetitions.
 
-    python -m experiments.benchmarks.sweep_samplers artifacts/.sweeps/rehearsal [seeds]
+    python -m experiments.benchmarks.sweep_samplers [REPETITIONS] [SAMPLER ...]
 
-The surrogate is a Gaussian process over (log2 rank, log10 rate), fitted to every complete trial of a rehearsal sweep; both samplers
-get 30 trials on it, through the same code that a sweep uses, and what counts is the best loss found.
+The surrogate is a Gaussian process over (log2 rank, log10 rate) and the log of the loss, fitted to the validation curves in
+experiments/reports/sweep_points.jsonl (`sweep_points` trains them); a trial's curve is the surrogate's plus the deviation of one real
+trial from its equals with other seeds. Samplers and pruners run through the sweep's own book. What counts is not the score that the
+winner showed, but the noise-free loss at its values, above the lowest there is (regret). The interval is of the paired difference to
+random search, by bootstrap over repetitions.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
-from pathlib import Path
+from itertools import groupby
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from sysdesign.config.sweep import SweepSpec
+from experiments.benchmarks.sweep_points import POINTS, RANK, RATE, SPEC
+from sysdesign.config.sweep import Choice, Span, SweepSpec
+from sysdesign.sweep.book import Book
+from sysdesign.sweep.spec import read_spec
+from sysdesign.sweep.study import pruner, sampler
+from sysdesign.sweep.trial import Result
 
-TRIALS = 30
-RATE, RANK = "train.learning_rate", "train.lora.rank"
-
-
-def real_trials(folder: Path) -> tuple[Any, Any]:
-    """(n, 2) of log2 rank and log10 rate, and (n,) losses."""
-    points, losses = [], []
-    for place in sorted((folder / "trials").iterdir()):
-        if (place / "result.json").exists():
-            result, request = (json.loads((place / f"{name}.json").read_text()) for name in ("result", "request"))
-            if result["end"] == "complete":
-                points.append([np.log2(request["values"][RANK]), np.log10(request["values"][RATE])])
-                losses.append(result["metrics"]["train/val_loss_best"])
-    return np.array(points), np.array(losses)
-
-
-def surrogate(points: Any, losses: Any) -> tuple[Any, float]:
-    """The fitted surface and its error when one trial at a time is left out (R2)."""
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-    from sklearn.model_selection import LeaveOneOut, cross_val_predict
-
-    kernel = ConstantKernel(1.0) * RBF([2.0, 0.5], (0.2, 20.0)) + WhiteKernel(1e-3, (1e-5, 1e-1))
-    model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0, n_restarts_optimizer=3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        predicted = cross_val_predict(model, points, losses, cv=LeaveOneOut())
-        model.fit(points, losses)
-    return model, float(1 - ((predicted - losses) ** 2).sum() / ((losses - losses.mean()) ** 2).sum())
+TRIALS, FINE = 30, 801
+NONE, BAND = {"kind": "none"}, {"kind": "hyperband", "metric": "train/val_loss", "direction": "minimize", "factor": 3}
+WAYS: dict[str, tuple[str, dict[str, Any], bool]] = {  # name -> sampler, pruning, whether pruned work buys further trials
+    "random": ("random", NONE, False),
+    "tpe": ("tpe", NONE, False),
+    "gp": ("gp", NONE, False),
+    "tpe+hyperband": ("tpe", BAND, False),
+    "tpe+hyperband, same work": ("tpe", BAND, True),
+}
 
 
-def best_found(model: Any, sampler: str, seed: int) -> float:
-    """The lowest loss after 30 trials of that sampler, as a sweep would ask for them."""
+class Surrogate:
+    """What a trial would report at any rank and rate. `curve`: (ranks, FINE, reports) noise-free losses on a fine grid of rates."""
+
+    def __init__(self, spec: SweepSpec, points: list[dict[str, Any]]) -> None:
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+        from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+        ranks, rates = spec.space[RANK], spec.space[RATE]
+        assert isinstance(ranks, Choice) and isinstance(rates, Span)
+        self.ranks = list(ranks.values)
+        self.rates = np.linspace(np.log10(rates.low), np.log10(rates.high), FINE)
+        at = np.array([[np.log2(p["rank"]), np.log10(p["rate"])] for p in points])
+        seen = np.array([list(p["curve"].values()) for p in points])
+        kernel = ConstantKernel(1.0) * Matern([2.0, 0.5], (0.1, 20.0), nu=1.5) + WhiteKernel(1e-2, (1e-5, 1.0))
+        model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0, n_restarts_optimizer=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cells = [f"{p['rank']} {p['rate']}" for p in points]
+            predicted = np.exp(cross_val_predict(model, at, np.log(seen), groups=cells, cv=LeaveOneGroupOut()))
+            model.fit(at, np.log(seen))
+        self.r2 = float(1 - ((predicted - seen)[:, -1] ** 2).sum() / ((seen - seen.mean(axis=0))[:, -1] ** 2).sum())
+        everywhere = np.array([[np.log2(rank), rate] for rank in self.ranks for rate in self.rates])
+        self.curve = np.exp(model.predict(everywhere)).reshape(len(self.ranks), FINE, -1)
+        self.deviations = np.array(_deviations(points))
+        self.lowest = self.curve.min()
+
+    def at(self, values: dict[str, Any]) -> Any:
+        """(reports,) noise-free losses at a trial's values."""
+        lines = self.curve[self.ranks.index(values[RANK])]
+        return np.array([np.interp(np.log10(values[RATE]), self.rates, line) for line in lines.T])
+
+
+def _deviations(points: list[dict[str, Any]]) -> list[Any]:
+    """(reports,) each: how real trials differ from the mean of their equals, widened by what the mean took of it."""
+    found = []
+    for _, group in groupby(sorted(points, key=lambda p: (p["rank"], p["rate"])), key=lambda p: (p["rank"], p["rate"])):
+        curves = np.array([list(p["curve"].values()) for p in group])
+        if len(curves) > 1:
+            found += list((curves - curves.mean(axis=0)) * np.sqrt(len(curves) / (len(curves) - 1)))
+    return found
+
+
+def search(base: SweepSpec, truth: Surrogate, way: str, repetition: int) -> tuple[float, float]:
+    """Regret of what the sweep would hand over, and the work it took in whole trials."""
     import optuna
 
-    from sysdesign.sweep.book import _suggest
-    from sysdesign.sweep.study import sampler as make
-
-    space = {RANK: {"kind": "choice", "values": [4, 8, 16, 32]}, RATE: {"kind": "float", "low": 2e-4, "high": 2e-2, "log": True}}
+    kind, pruning, refill = WAYS[way]
     spec = SweepSpec.model_validate(
-        {
-            "question": "Does the sampler beat random search?",
-            "name": "samplers",
-            "budget": {"trials": TRIALS},
-            "space": space,
-            "pruning": {"kind": "none"},
-            "objective": {"metric": "train/val_loss_best", "direction": "minimize"},
-            "sampler": sampler,
-            "seed": seed,
-        }
+        {**base.model_dump(), "sampler": kind, "pruning": pruning, "seed": repetition, "budget": {"trials": TRIALS}}
     )
-    study = optuna.create_study(direction="minimize", sampler=make(spec, 0))
-    for number in range(TRIALS):
-        study.sampler = make(spec, number)
-        trial = study.ask()
-        for path, axis in spec.space.items():
-            _suggest(trial, path, axis)
-        at = [[np.log2(trial.params[RANK]), np.log10(trial.params[RATE])]]
-        study.tell(trial, float(model.predict(np.array(at))[0]))
-    return float(study.best_value)
+    study = optuna.create_study(
+        direction="minimize", sampler=sampler(spec, 0), pruner=pruner(spec.pruning), study_name=f"repetition {repetition}"
+    )
+    study.set_user_attr("uid", "surrogate")
+    book, noise, work = Book(spec, study), np.random.default_rng(repetition), 0.0
+    while work < TRIALS if refill else book.counted() < TRIALS:
+        trial = book.next()
+        curve = truth.at(book.values(trial)) + truth.deviations[noise.integers(len(truth.deviations))]
+        for step, loss in enumerate(curve, 1):
+            work += 1 / len(curve)
+            if stopped := book.report(trial, step, float(loss)) and step < len(curve):
+                break
+        book.tell(trial, Result(end="pruned" if stopped else "complete", metrics={spec.objective.metric: float(curve.min())}))
+    best = book.best()
+    assert best is not None
+    return float(truth.at(book.values(best.number)).min() - truth.lowest), work
 
 
-def main(folder: Path, seeds: int) -> None:
-    points, losses = real_trials(folder)
-    model, r2 = surrogate(points, losses)
-    print(f"{len(losses)} real trials, loss {losses.min():.3f} to {losses.max():.3f}; left-one-out R2 of the surrogate {r2:.2f}")
-    found = {name: np.array([best_found(model, name, seed) for seed in range(seeds)]) for name in ("random", "tpe", "gp")}
+def main(repetitions: int, ways: list[str]) -> None:
+    points = [json.loads(line) for line in POINTS.read_text().splitlines()]
+    base = read_spec(SPEC, {})
+    truth = Surrogate(base, points)
+    best = [p["best"] for p in points]
+    row, column, _ = np.unravel_index(truth.curve.argmin(), truth.curve.shape)
+    print(
+        f"{len(points)} real trials at {len({(p['rank'], p['rate']) for p in points})} settings, loss {min(best):.3f} to {max(best):.3f}; "
+        f"noise of one trial {truth.deviations[:, -1].std():.3f}; surrogate's R2 at settings left out {truth.r2:.2f}; its lowest loss "
+        f"{truth.lowest:.3f} at rank {truth.ranks[row]}, rate {10 ** truth.rates[column]:.2g}"
+    )
+    found: dict[str, Any] = {}
     draws = np.random.default_rng(0)
-    for name in ("tpe", "gp"):
-        gain = found["random"] - found[name]
-        means = gain[draws.integers(0, seeds, (10_000, seeds))].mean(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
-        mean = found[name].mean()
-        interval = f"95 % interval {low:.4f} to {high:.4f}, {seeds} seeds"
-        print(f"{name}: {mean:.4f} against random {found['random'].mean():.4f}; gain {gain.mean():.4f} ({interval})")
+    for way in ways:
+        every = np.array([search(base, truth, way, repetition) for repetition in range(repetitions)])
+        found[way] = every[:, 0]
+        gain = found["random"] - found[way]
+        low, high = np.quantile(gain[draws.integers(0, repetitions, (10_000, repetitions))].mean(axis=1), [0.025, 0.975])
+        print(
+            f"{way:25} regret mean {every[:, 0].mean():.4f} median {np.median(every[:, 0]):.4f}, work {every[:, 1].mean():.1f} trials; "
+            f"gain over random {gain.mean():+.4f} (95 % interval {low:+.4f} to {high:+.4f}, {repetitions} repetitions)",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 100)
+    chosen = [way for way in sys.argv[2:] if way != "random"] or list(WAYS)[1:]
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200, ["random", *chosen])
