@@ -1,10 +1,11 @@
-"""A strict stand-in for Ollama on loopback: blobs, manifests, names and errors as its server/routes.go and server/create.go do them.
+"""A strict stand-in for Ollama on loopback: requests, answers and errors as its server/routes.go and server/create.go do them.
 
 What the real one does and this one keeps: HEAD 200/404 and POST 201/200/400 for blobs, nothing kept of a blob that did not arrive
 whole, create as newline-delimited JSON whose errors may come after status 200, GGUF headers read at create, projector told apart by
-`general.type`, names alike whatever their case, `latest` as the default tag, manifests that survive a restart, layers of an overwritten
-or deleted name pruned when no other name uses them, streaming chat with counts in the last line, `truncate: false` refusing a long
-prompt. What it adds: an unknown request field is an error, so that a misspelt one cannot pass; every request is recorded.
+`general.type`, the GGUF's own chat template shown where that is the one used, names alike whatever their case, `latest` as the default
+tag, manifests that survive a restart, layers of a name that is created again or deleted pruned when no other name uses them, streaming
+chat with counts in the last line, `truncate: false` refusing a long prompt. What it adds: an unknown request field is an error, so
+that a misspelt one cannot pass; every request is recorded; any request can be cut before or after its work.
 """
 
 from __future__ import annotations
@@ -38,11 +39,14 @@ class OllamaServer(Store):
         drop_uploads_after: list[int] | None = None,
         fail_after_headers: bool = False,
         sees: bool = True,
+        jinja: str = "",
         tokens_per_picture: Callable[[int, int], int] = lambda width, height: max(1024, width * height // 784),
     ) -> None:
-        """`drop_uploads_after`: for each upload in turn, cut the connection after so many bytes (0 lets it through)."""
+        """`drop_uploads_after`: for each upload in turn, cut the connection after so many bytes (0 lets it through). `jinja`: the chat
+        template in the GGUF, used instead of the given one because it can do more, tool calls for one."""
         super().__init__(folder)
         self.version, self.answer, self.sees = version, answer, sees
+        self.jinja = jinja
         self.tokens_per_picture = tokens_per_picture
         self.drops, self.fail_after_headers = list(drop_uploads_after or []), fail_after_headers
         self.requests: list[tuple[str, str, int]] = []  # method, path, body bytes received
@@ -190,7 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "typical_p" in body.get("parameters", {}):
             raise Refused(400, "typical_p is deprecated and cannot be set as a model parameter; pass it as a request option instead")
         if not files:
-            raise Refused(400, "neither 'from' or 'files' was specified")
+            raise Refused(400, "no files provided to convert" if "files" in body else "neither 'from' or 'files' was specified")
+        if body.get("requires") and not re.fullmatch(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", body["requires"]):
+            raise Refused(400, f'invalid requires version: "{body["requires"]}" is not valid semantic version')
         send = self._lines()
         layers = []
         for _, digest in sorted(files.items()):
@@ -222,7 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
         manifest = self.ollama.manifest(body["model"])
         projector = any(layer["mediaType"].endswith("projector") for layer in manifest["layers"])
         shown = {
-            "template": manifest["template"] or "", "system": manifest["system"] or "", "requires": manifest["requires"] or "",
+            "template": self.ollama.jinja or manifest["template"] or "", "modelfile": _modelfile(manifest),
+            "system": manifest["system"] or "", "requires": manifest["requires"] or "",
             "parameters": _go_parameters(manifest["parameters"] or {}), "capabilities": ["completion", *(["vision"] if projector else [])],
             "details": {"format": "gguf", "family": "qwen2vl"}, "model_info": {"general.architecture": "qwen2vl"},
         } | ({"projector_info": {"general.architecture": "clip"}} if projector else {})  # fmt: skip
@@ -238,10 +245,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _copy(self) -> None:
         body = self._body({"source", "destination"})
         try:
-            manifest = self.ollama.manifest(body["source"])
+            self.ollama.manifest(body["source"])
         except Refused as refused:
             raise Refused(refused.status, f'model "{body["source"]}" not found') from None
-        self.ollama.write(self.ollama.canonical(body["destination"]), manifest)
+        self.ollama.copy(body["source"], self.ollama.canonical(body["destination"]))
         self._json(200, None)
 
     def _delete(self) -> None:
@@ -284,6 +291,12 @@ class _Handler(BaseHTTPRequestHandler):
 def _go_parameters(parameters: dict[str, Any]) -> str:
     each = [(key, v) for key, value in parameters.items() for v in (value if isinstance(value, list) else [value])]
     return "\n".join(f"{key:<30} {json.dumps(value)}" for key, value in each)
+
+
+def _modelfile(manifest: dict[str, Any]) -> str:
+    quoted = {word: f'"""{manifest[word.lower()]}"""' for word in ("TEMPLATE", "SYSTEM") if manifest[word.lower()]}
+    froms = "".join(f"FROM /blobs/{layer['digest']}\n" for layer in manifest["layers"])
+    return '# Modelfile generated by "ollama show"\n' + froms + "".join(f"{word} {text}\n" for word, text in quoted.items())
 
 
 def _gguf_kind(blob: Path) -> str:

@@ -49,6 +49,10 @@ class Store:
     def digest(self, name: str) -> str:
         return hashlib.sha256(self._file(self.canonical(name)).read_bytes()).hexdigest()
 
+    def copy(self, source: str, destination: str) -> None:
+        """The same bytes under another name. What that name held before is not pruned: the real one does that when it starts."""
+        self._file(destination).write_bytes(self._file(self.canonical(source)).read_bytes())
+
     def write(self, name: str, manifest: dict[str, Any]) -> None:
         file = self._file(name)
         old = json.loads(file.read_text()) if file.exists() else None

@@ -16,6 +16,7 @@ from sysdesign.deploy.serving import DeployReport, serve_bundle
 from sysdesign.deploy.stage import deploy
 from sysdesign.errors import ArtifactError, InputError, ServiceError, ToolError
 from sysdesign.models.bundle import open_bundle, parse_modelfile, policy_in_template, sha256_file
+from sysdesign.models.picture import PicturePolicy
 from sysdesign.records import NullLog
 from tests.ollama_server import OllamaServer
 
@@ -91,6 +92,21 @@ def test_create_then_nothing_to_do(tmp_path: Path, export: Path) -> None:
     assert before == after, "a second run must not touch the server's store"
     assert {path for method, path, _ in server.requests if method != "HEAD"} == {"/api/version", "/api/tags", "/api/show", "/api/chat"}
     assert json.loads((tmp_path / "out" / "deployment.json").read_text())["version"] == first.version
+
+
+def test_a_server_that_prefers_the_template_in_the_file_changes_nothing(tmp_path: Path, export: Path) -> None:
+    from sysdesign.chat.speakers import Sources, open_speaker
+    from sysdesign.config.chat import ChatConfig
+
+    (export / "export.json").write_text(json.dumps({"picture": {"side": 28, "min_tokens": 1024, "max_tokens": 1100}}))
+    with OllamaServer(tmp_path / "ollama", jinja="{% if tools %}{{ tools }}{% endif %}") as server:
+        run(server, export, tmp_path / "out")
+        server.requests.clear()
+        assert run(server, export, tmp_path / "out").changed is False
+        assert not any(path in ("/api/create", "/api/copy") for _, path, _ in server.requests)
+        chat = ChatConfig.model_validate({"via": "ollama", "ollama": {"url": server.url}})
+        with open_speaker(chat, Sources(), RuntimeConfig()) as speaker:
+            assert speaker.policy == PicturePolicy(min_tokens=1024, max_tokens=1100)
 
 
 def test_update_keeps_the_version_before_and_drops_older_ones(tmp_path: Path, export: Path) -> None:
