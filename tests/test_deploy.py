@@ -165,17 +165,18 @@ def test_a_server_that_resizes_the_picture_is_unhealthy(tmp_path: Path, export: 
 def test_the_name_moves_back_when_the_switch_fails(tmp_path: Path, export: Path) -> None:
     with OllamaServer(tmp_path / "ollama") as server:
         good = run(server, export, tmp_path / "out")
-        write = server.write
+        copy = server.copy
 
-        def lose(name: str, manifest: dict[str, Any]) -> None:  # another client takes the name in the same moment
-            write(name, manifest | {"system": "another client's"} if name == "sysdesign:latest" else manifest)
-            if name == "sysdesign:latest":
-                server.write = write  # type: ignore[method-assign]
+        def lose(source: str, destination: str) -> None:  # another client takes the name in the same moment
+            copy(source, destination)
+            if destination == "sysdesign:latest":
+                server.write(destination, server.manifest(destination) | {"system": "another client's"})
+                server.copy = copy  # type: ignore[method-assign]
 
         bad = make_export(tmp_path / "other", 7)
 
         def arm(name: str, messages: list[dict[str, Any]]) -> str:
-            server.write = lose  # type: ignore[method-assign]
+            server.copy = lose  # type: ignore[method-assign]
             return "Gateway Orders Ledger"
 
         server.answer = arm
