@@ -49,7 +49,7 @@ class OllamaServer(Store):
         self.jinja = jinja
         self.tokens_per_picture = tokens_per_picture
         self.drops, self.fail_after_headers = list(drop_uploads_after or []), fail_after_headers
-        self.requests: list[tuple[str, str, int]] = []  # method, path, body bytes received
+        self.requests: list[list[Any]] = []  # method, path, body bytes received; listed before the answer, so that a client finds them
         self.fault: Callable[[str, str], str] = lambda method, path: ""  # "before" or "after" the work: the connection is cut there
         self.lock = threading.RLock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"ollama": self}))
@@ -88,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
             ("POST", "/api/chat"): self._chat,
         }
         self.received = 0
+        listed = [self.command, self.path, 0]
+        self.ollama.requests.append(listed)
         fault, wire = self.ollama.fault(self.command, self.path), self.wfile
         try:
             if fault == "before":
@@ -111,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             self.wfile = wire
-            self.ollama.requests.append((self.command, self.path, self.received))
+            listed[2] = self.received
 
     def _body(self, known: set[str]) -> dict[str, Any]:
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
