@@ -3,8 +3,7 @@
     python experiments/benchmarks/dataset_speed.py [--rows 10000] [--diagrams 500] [--words 150] [--hostile 400]
 
 Prints one JSON line: seconds in all, CPU seconds, load, peak resident memory of this process in MiB, rows a second. `--hostile` adds
-that many rows of a person's own with a megabyte of text each, of one token a byte; `--kill 0.5` kills a first run with SIGKILL after
-that share of the chunks and times what goes on from there.
+that many rows of a person's own with a megabyte of text each, of one token a byte.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import argparse
 import json
 import os
 import resource
-import signal
 import sys
 import tempfile
 import time
@@ -21,6 +19,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from sysdesign.artifacts import Artifact  # noqa: E402
+from sysdesign.config.dataset import DatasetConfig, UserData  # noqa: E402
+from sysdesign.config.runtime import RuntimeConfig  # noqa: E402
+from sysdesign.dataset.report import DatasetReport  # noqa: E402
+from sysdesign.records import NullLog  # noqa: E402
+
+
+def make(cfg: DatasetConfig, out: Path, talks: Artifact, drawn: Artifact, base: Artifact) -> DatasetReport:
+    """The stage itself."""
+    from sysdesign.dataset.stage import dataset
+
+    return dataset(cfg, seed=0, out=out, log=NullLog(), runtime=RuntimeConfig(), conversations=talks, diagrams=drawn, base=base)
 
 
 def main() -> None:
@@ -30,16 +41,8 @@ def main() -> None:
     parser.add_argument("--diagrams", type=int, default=500)
     parser.add_argument("--words", type=int, default=150)
     parser.add_argument("--hostile", type=int, default=0)
-    parser.add_argument("--kill", type=float, default=0)
     args = parser.parse_args()
     import dataset_world as world
-
-    from sysdesign.config.dataset import DatasetConfig, UserData
-    from sysdesign.config.runtime import RuntimeConfig
-    from sysdesign.dataset.gather import CHUNK
-    from sysdesign.dataset.report import DatasetReport
-    from sysdesign.dataset.stage import dataset
-    from sysdesign.records import NullLog
 
     with tempfile.TemporaryDirectory(prefix="dataset-speed-") as scratch:
         folder = Path(scratch)
@@ -60,22 +63,10 @@ def main() -> None:
             extra = UserData(paths=(str(own),))
         cfg = DatasetConfig(extra=extra)
 
-        def make() -> DatasetReport:
-            return dataset(cfg, seed=0, out=out, log=NullLog(), runtime=RuntimeConfig(), conversations=talks, diagrams=drawn, base=base)
-
-        if args.kill:
-            child = os.fork()
-            if not child:
-                make()
-                os._exit(0)
-            wanted = int(args.kill * args.rows / CHUNK)
-            while len(list(out.glob(".scratch/parts/*.jsonl"))) < wanted:
-                time.sleep(0.01)
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        job = (cfg, out, talks, drawn, base)
         before = resource.getrusage(resource.RUSAGE_SELF)
         started = time.perf_counter()
-        report = make()
+        report = make(*job)
         seconds = time.perf_counter() - started
         after = resource.getrusage(resource.RUSAGE_SELF)
         print(
