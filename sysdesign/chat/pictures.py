@@ -67,7 +67,7 @@ def open_upright(data: bytes, where: str) -> Image:
         return ImageOps.exif_transpose(picture)
     except UnidentifiedImageError:
         law = f"must be a picture ({', '.join(FORMATS)})"
-        raise InputError(where, law, "save it as PNG", data[:12] or "an empty file") from None
+        raise InputError(where, law, "save it as PNG", data[:12].decode("latin-1") or "an empty file") from None
     except Image.DecompressionBombError:
         raise _too_large(where, "more than 178 megapixels") from None
     except (OSError, ValueError, SyntaxError) as err:  # what PIL's decoders raise on damaged data

@@ -143,18 +143,18 @@ function show(step) {
     ...["case", ""].flatMap((kind) => ends.map(({ from, to }) => svg("line", { class: kind, x1: from[0], y1: from[1], x2: to[0], y2: to[1] }))),
   );
   $("labels").replaceChildren(
-    ...placed.map((c) => {
-      const label = node("span", { textContent: step.components.indexOf(c) + 1, title: c.name });
-      label.style.left = `${c.box[0] / 10}%`;
-      label.style.top = `${c.box[1] / 10}%`;
-      return label;
-    }),
     ...ends.map(({ to, angle }) => {
       const tip = node("span", { className: "tip", textContent: "➤" });
       tip.style.left = `${to[0] / 10}%`;
       tip.style.top = `${to[1] / 10}%`;
       tip.style.transform = `translate(-50%, -50%) rotate(${angle}rad) translateX(-40%)`;
       return tip;
+    }),
+    ...placed.map((c) => {
+      const label = node("span", { textContent: step.components.indexOf(c) + 1, title: c.name });
+      label.style.left = `${c.box[0] / 10}%`;
+      label.style.top = `${c.box[1] / 10}%`;
+      return label;
     }),
   );
 }
