@@ -50,6 +50,7 @@ class OllamaServer(Store):
         self.tokens_per_picture = tokens_per_picture
         self.drops, self.fail_after_headers = list(drop_uploads_after or []), fail_after_headers
         self.requests: list[list[Any]] = []  # method, path, body bytes received; listed before the answer, so that a client finds them
+        self.said: Callable[[int], object] = lambda words: None  # called after each word of an answer was sent, with how many were
         self.fault: Callable[[str, str], str] = lambda method, path: ""  # "before" or "after" the work: the connection is cut there
         self.lock = threading.RLock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"ollama": self}))
@@ -284,8 +285,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {**base, "message": {"role": "assistant", "content": "".join(words[:limit])}, **last})
             return
         send = self._lines()
-        for word in words[:limit]:
+        for count, word in enumerate(words[:limit], 1):
             send({**base, "message": {"role": "assistant", "content": word}, "done": False})
+            self.ollama.said(count)
         send({**base, "message": {"role": "assistant", "content": ""}, **last})
         send(None)
 
