@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -124,3 +125,36 @@ def test_a_person_at_a_terminal(tmp_path: Path) -> None:
             terminal.until(r"answer 5.*\n\[5 tokens")
     assert heard == ["what is this? with 1", "what is this? with 1", "wait with 0", "wait with 0", "wait with 0"]
     assert "answer 2" in (tmp_path / "notes.md").read_text() and "answer 3" not in (tmp_path / "notes.md").read_text()
+
+
+def test_a_killed_run_over_a_folder_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for index in range(4):
+        Image.new("RGB", (300, 200 + index), "white").save(tmp_path / "pictures" / f"{index}.png")
+    answers, third = tmp_path / "answers.jsonl", threading.Event()
+    asked: list[int] = []
+    with OllamaServer(tmp_path / "ollama") as server:
+        run(server, make_export(tmp_path / "export"), tmp_path / "out")
+
+        def answer(name: str, messages: list[dict[str, str]]) -> str:
+            asked.append(len(asked))
+            return f"answer {len(asked)}"
+
+        server.answer = answer
+        server.said = lambda words: len(asked) == 3 and (third.set(), time.sleep(0.5))  # the third answer is half there
+        flags = ["--via", "ollama", "--chat.ollama.url", server.url, "--runtime.store", str(tmp_path / "artifacts")]
+        flags += ["--folder", str(tmp_path / "pictures"), "--prompt", "What?", "--chat.answers", str(answers)]
+        command = [sys.executable, "-m", "pipelines.chat", *flags]
+        killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert third.wait(60)
+        killed.kill()
+        killed.communicate()
+        first = answers.read_bytes()
+        assert first.count(b"\n") == 2
+        answers.write_bytes(first + b'{"image": "2.png", "sha')  # as when the disk, too, stopped in the middle of a line
+        server.said = lambda words: None
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert json.loads(done.stdout) == {"pictures": 4, "answered": 2, "refused": 0, "kept": 2}, done.stderr
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [line["image"] for line in lines] == ["0.png", "1.png", "2.png", "3.png"] and len(asked) == 5
+    assert answers.read_bytes().startswith(first)
