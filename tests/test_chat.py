@@ -206,6 +206,9 @@ def test_a_folder_is_answered_once_and_goes_on_after_a_kill(server: OllamaServer
     answers.write_bytes(whole[: whole.rfind(b'{"image"') + 30])  # killed while it wrote the last line
     assert json.loads(say(server, **settings)) == {"pictures": 4, "answered": 1, "refused": 0, "kept": 3}
     assert [line.image for line in read_jsonl(answers, Answered)] == [line.image for line in lines]
+    server.answer = lambda name, messages: "Gateway Orders Ledger"
+    run(server, make_export(tmp_path / "tuned-again", 2), tmp_path / "out")  # another model under the same name is another answer
+    assert json.loads(say(server, **settings)) == {"pictures": 4, "answered": 3, "refused": 1, "kept": 0}
 
 
 def test_flags_that_do_not_fit_together(server: OllamaServer) -> None:

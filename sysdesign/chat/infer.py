@@ -21,6 +21,7 @@ class Answered(Record):
     image: str  # relative to the folder
     sha256: str
     model: str
+    version: str = ""  # of the model: a name goes on when the model behind it changes
     prompt: str
     answer: str | None = None
     error: str | None = None
@@ -53,15 +54,16 @@ def infer(speaker: Speaker, folder: Path, prompt: str, answers: Path, *, max_tok
     if not pictures:
         raise InputError(str(folder), f"must hold pictures ({', '.join(sorted(SUFFIXES))})", "check --chat.folder")
     answers.parent.mkdir(parents=True, exist_ok=True)
-    done = {(line.image, line.sha256, line.prompt, line.model) for line in recover_jsonl(answers, Answered)}
+    done = {_asked(line) for line in recover_jsonl(answers, Answered)}
     answered = refused = kept = 0
     with tempfile.TemporaryDirectory(prefix="sysdesign-infer-") as scratch, tqdm(pictures, unit="picture", desc=folder.name) as bar:
         for path in bar:
             data = path.read_bytes()
             line = Answered(
-                image=path.relative_to(folder).as_posix(), sha256=hashlib.sha256(data).hexdigest(), model=speaker.name, prompt=prompt
-            )
-            if (line.image, line.sha256, line.prompt, line.model) in done:
+                image=path.relative_to(folder).as_posix(), sha256=hashlib.sha256(data).hexdigest(), model=speaker.name,
+                version=speaker.version, prompt=prompt,
+            )  # fmt: skip
+            if _asked(line) in done:
                 kept += 1
                 continue
             try:
@@ -77,3 +79,7 @@ def infer(speaker: Speaker, folder: Path, prompt: str, answers: Path, *, max_tok
             append_jsonl(answers, line.model_copy(update=got))
             answered += 1
     return Tally(pictures=len(pictures), answered=answered, refused=refused, kept=kept)
+
+
+def _asked(line: Answered) -> tuple[str, ...]:
+    return line.image, line.sha256, line.prompt, line.model, line.version

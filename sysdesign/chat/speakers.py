@@ -43,6 +43,7 @@ class Speaker:
     policy: PicturePolicy
     context: int  # tokens
     say: Say
+    version: str = ""  # which weights and settings the name stands for now
 
 
 @contextmanager
@@ -85,7 +86,9 @@ def _ollama(cfg: ChatConfig, sources: Sources) -> Speaker:
     url, model = cfg.ollama.url.rstrip("/"), cfg.ollama.model
     start = "start it with `ollama serve`, or use the exported files: --chat.via llamacpp"
     try:
-        answer = httpx.post(f"{url}/api/show", json={"model": model}, timeout=httpx.Timeout(30.0, connect=3.0), trust_env=False)
+        patience = httpx.Timeout(30.0, connect=3.0)
+        answer = httpx.post(f"{url}/api/show", json={"model": model}, timeout=patience, trust_env=False)
+        listed = httpx.get(f"{url}/api/tags", timeout=patience, trust_env=False)
     except httpx.HTTPError as err:
         raise ServiceError(url, "an Ollama server must answer here", start, str(err) or type(err).__name__) from None
     if answer.status_code != 200:
@@ -94,6 +97,8 @@ def _ollama(cfg: ChatConfig, sources: Sources) -> Speaker:
     try:
         shown: dict[str, Any] = answer.json()
         context = re.search(r"^num_ctx\s+(\d+)", shown.get("parameters", ""), re.MULTILINE)
+        names = (model.lower(), f"{model.lower()}:latest")
+        version = next((m["digest"][:12] for m in listed.json().get("models") or [] if m["name"].lower() in names), "")
         family = {"qwen2vl": "qwen2_vl", "qwen25vl": "qwen2_5_vl", "qwen3vl": "qwen3_vl"}.get(shown["details"]["family"], "qwen2_vl")
     except (ValueError, KeyError, TypeError):
         raise ServiceError(url, "an Ollama server must answer here", start, answer.text[:80]) from None
@@ -102,7 +107,7 @@ def _ollama(cfg: ChatConfig, sources: Sources) -> Speaker:
     to = stream.Endpoint(
         dialect="ollama", url=url, model=model, context=int(context[1]) if context else 4096, timeout_s=cfg.ollama.timeout_s, start=start
     )
-    return _endpoint(to, f"{model} in Ollama at {url}", shown.get("system", ""), policy)
+    return _endpoint(to, f"{model} in Ollama at {url}", shown.get("system", ""), policy, version)
 
 
 @contextmanager
@@ -118,14 +123,14 @@ def _llamacpp(cfg: ChatConfig, sources: Sources, runtime: RuntimeConfig) -> Iter
         min_image_tokens=policy.min_tokens, max_image_tokens=policy.max_tokens, reuse=True,
     ) as url:  # fmt: skip
         to = stream.Endpoint(dialect="openai", url=url, model=bundle.text.stem, context=context, timeout_s=cfg.llamacpp.timeout_s)
-        yield _endpoint(to, f"{bundle.text.stem} in llama.cpp", bundle.system, policy)
+        yield _endpoint(to, f"{bundle.text.stem} in llama.cpp", bundle.system, policy, sources.bundle.name)
 
 
-def _endpoint(to: stream.Endpoint, name: str, system: str, policy: PicturePolicy) -> Speaker:
+def _endpoint(to: stream.Endpoint, name: str, system: str, policy: PicturePolicy, version: str) -> Speaker:
     def say(messages: Sequence[Message], max_tokens: int, seed: int, temperature: float) -> Generator[str, None, Reply]:
         return stream.stream(to, messages, max_tokens=max_tokens, seed=seed, temperature=temperature)
 
-    return Speaker(name, system, policy, to.context, say)
+    return Speaker(name, system, policy, to.context, say, version)
 
 
 @contextmanager
@@ -145,7 +150,8 @@ def _local(cfg: ChatConfig, sources: Sources, runtime: RuntimeConfig) -> Iterato
             return (yield from model.stream(messages, max_tokens=max_tokens, seed=seed, temperature=temperature))
 
     try:
-        yield Speaker(model.name, read_prompt(SYSTEM).strip(), sources.policy, context, say)
+        weights = sources.adapter if cfg.via == "adapter" and sources.adapter else sources.base
+        yield Speaker(model.name, read_prompt(SYSTEM).strip(), sources.policy, context, say, "/".join(weights.parts[-2:]))
     finally:
         model.close()
 
