@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
@@ -161,14 +163,25 @@ def failed_parity(client: MlflowClient, version: ModelVersion) -> bool:
 def fetch_to_serve(client: MlflowClient, uri: str, folder: Path, *, despite_certificate: bool) -> tuple[Path, ModelVersion | None]:
     """The files of the version that `uri` names now, each version in a folder of its own below `folder`, and that version.
 
-    An alias may move at any time: it is read once, and what is served and recorded afterwards goes by the version. Raises ArtifactError
-    when there is no such version or its parity certificate failed.
+    An alias may move at any time: it is read once, and what is served and recorded afterwards goes by the version. A version that
+    arrived whole is not fetched again. Raises ArtifactError when there is no such version or its parity certificate failed.
     """
     version = _find_version(client, uri)
     if version and not despite_certificate and failed_parity(client, version):
         raise uncertified(uri)
     exact = f"models:/{version.name}/{version.version}" if version else uri
-    return fetch_model(exact, folder / re.sub(r"\W+", "-", exact)), version
+    if _is_local_store():
+        return fetch_model(exact, folder), version
+    kept = folder / re.sub(r"\W+", "-", str(version.source) if version else uri)  # a version's number may come back, its source may not
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{kept}.lock"):
+        if not kept.is_dir():
+            partial = kept.with_name(f"{kept.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            fetch_model(exact, partial)
+            partial.rename(kept)
+    return kept, version
 
 
 def _find_version(client: MlflowClient, uri: str) -> ModelVersion | None:
