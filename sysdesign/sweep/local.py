@@ -75,7 +75,9 @@ def ended(process: Process) -> Result | None:
 
 def environment(slot: int, runner: OptunaRunner) -> dict[str, str]:
     """What a process in that slot sees: its share of the cores, and its GPUs."""
-    env = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // runner.workers))}
+    # threads that wait by spinning take the cores from each other: a fifth of the speed as soon as anything else runs (experiments/LOG.md)
+    wanted = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // runner.workers)), "OMP_WAIT_POLICY": "PASSIVE"}
+    env = {name: value for name, value in wanted.items() if name not in os.environ}
     if runner.gpus:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         cards = seen.split(",") if seen else [str(n) for n in range(runner.workers * runner.gpus)]
