@@ -148,8 +148,11 @@ def test_the_command_answers_bad_input_in_one_line(command: Any, tmp_path: Path)
 
 
 def test_another_study_or_another_driver_in_the_storage(tmp_path: Path) -> None:
-    with open_book(world.spec(), PRINT, tmp_path):
-        pass
+    with open_book(world.spec(objective={"metric": "train/loss", "direction": "maximize"}), "d" * 12, tmp_path):
+        pass  # a plan: no trial yet, so another specification may take the name
+    with open_book(world.spec(), PRINT, tmp_path) as book:
+        assert book.study.direction.name == "MINIMIZE"
+        book.next()
     with (
         pytest.raises(ConfigError, match="holds a study of that name with other axes.*another name"),
         open_book(world.spec(), "e" * 12, tmp_path),

@@ -45,6 +45,9 @@ def open_book(spec: SweepSpec, fingerprint: str, folder: Path) -> Iterator[Book]
     with lease.on_server(url, spec.name, spec.storage_env) if url else lease.on_file(folder / "driver.lock"):
         study = open_study(spec, folder, url)
         held = study.user_attrs.get("fingerprint")
+        if held not in (None, fingerprint) and not study.get_trials(deepcopy=False):  # only planned, with other flags
+            optuna.delete_study(study_name=spec.name, storage=study._storage)
+            study, held = open_study(spec, folder, url), None
         if held not in (None, fingerprint):
             law = f"holds a study of that name with other axes, objective, profile or flags ({held})"
             where = spec.storage_env or str(folder / JOURNAL)
