@@ -1,4 +1,5 @@
-"""A sweep whose trials take a moment: `python -m tests.sweep_world FOLDER` is a trial, `... drive ROOT RUNNER [KILL]` a driver.
+"""A sweep whose trials take a moment: `python -m tests.sweep_world FOLDER` is a trial, `... drive ROOT RUNNER [KILL]` a driver,
+`... drives ROOT RUNNER KILL ...` several, one after the other.
 
 Each trial runs ten steps of a curve that depends on its values, writes every step into its events and, once, its number into
 `ran.txt`. The driver kills itself with SIGKILL where KILL says, as `event:2` (second event heard) or `end:1`.
@@ -11,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,25 @@ def drive(root: Path, runner: str, kill: str = "") -> None:
         trials.close(parent, "FINISHED")
 
 
+def drives(root: Path, runner: str, kills: Sequence[str]) -> list[int]:
+    """One driver after the other, each in a process of its own, and how they ended. Forked, because imports take longer than the sweep."""
+    import sysdesign.sweep.conductor
+    import sysdesign.sweep.local
+    import sysdesign.tracking.trials  # noqa: F401
+
+    codes = []
+    for kill in kills:
+        if (child := os.fork()) == 0:
+            drive(root, runner, kill)
+            os._exit(0)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return codes
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "drive":
+    if sys.argv[1] == "drives":
+        print(json.dumps(drives(Path(sys.argv[2]), sys.argv[3], sys.argv[4:])))
+    elif sys.argv[1] == "drive":
         drive(Path(sys.argv[2]), *sys.argv[3:])
     else:
         run_trial(Path(sys.argv[1]))
