@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from dataset_world import artifact
 
 from sysdesign.artifacts import hash_files
@@ -56,6 +57,20 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     first, again, other = (make(TinyBase(), tmp_path / name, seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
     assert hash_files(first) == hash_files(again)
     assert read_base(artifact("base", first)).revision != read_base(artifact("base", other)).revision
+
+
+def test_with_recency_half_of_the_heads_look_at_what_was_just_said(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    folder = make(TinyBase(recency=True), tmp_path) / "model"
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    tokens = torch.randint(20, 300, (1, 400), generator=torch.Generator().manual_seed(0))
+    seen = model(input_ids=tokens, output_attentions=True).attentions[0][0, :, -1]  # heads x 400, from the last token
+    near = seen[:, -20:].sum(1)
+    assert near[:2].min() > 0.5 and near[2:].max() < 0.3
+    with pytest.raises(ValidationError, match="which qwen3_vl does not have"):
+        TinyBase(recency=True, family="qwen3_vl")
 
 
 def test_a_local_folder_is_pinned_by_its_bytes_and_checked_for_its_family(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_from_seed_prompts_to_a_registered_model_that_answers(tracking_uri: str,
     assert len({dataset.digest for dataset in shown.values()}) == 1 and all("messages" in dataset.schema for dataset in shown.values())
     assert parents[0].outputs.model_outputs
     assert parents[0].data.metrics["train/loss_last"] < parents[0].data.metrics["train/loss_first"] / 2
+    assert parents[0].data.metrics["eval/gain_ci_low"] > 0, "on held-out diagrams it answers better than the base does"
     version = client.get_model_version_by_alias("sysdesign", "challenger")
     assert version.tags["sysdesign.verdict"] in ("promote", "reject", "inconclusive")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sysdesign.config.section import Section
 
@@ -21,6 +21,14 @@ class TinyBase(Section):
     """Decoder layers."""
     vocabulary: int = Field(default=1536, ge=512, le=8192)
     """Byte-pair tokens besides the special ones."""
+    recency: bool = False
+    """Half of the heads begin by reading the last twenty tokens, so that a hundred steps of a low-rank adapter can learn what was asked."""
+
+    @model_validator(mode="after")
+    def _has_biases(self) -> TinyBase:
+        if self.recency and self.family == "qwen3_vl":
+            raise ValueError("recency needs query and key biases, which qwen3_vl does not have")
+        return self
 
 
 class HubBase(Section):
