@@ -103,6 +103,9 @@ def test_scores_that_are_none(tmp_path: Path) -> None:
         assert nan.end == "pruned" and "not finite" in nan.reason and nan.metrics == {"train/steps": 1.0}
         none = book.judge(Result(end="complete", metrics={"train/steps": 1.0}))
         assert none.end == "failed" and none.reason == "nobody logged train/val_loss_best; logged were train/steps"
+        many = dict.fromkeys(["train/val_loss", "train/val_loss_ci_low", *(f"eval/part_{n}" for n in range(200))], 1.0)
+        said = book.judge(Result(end="complete", metrics=many)).reason
+        assert "logged were train/val_loss, " in said and said.endswith(" and 195 more") and "_ci_" not in said
 
 
 def test_a_trial_far_behind_is_stopped_and_recorded_as_pruned(tmp_path: Path) -> None:

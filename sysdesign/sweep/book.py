@@ -7,12 +7,13 @@ repeats no draw.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
 import secrets
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,7 @@ class Book:
         score = result.metrics.get(self.spec.objective.metric)
         finite = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
         if result.end == "complete" and score is None:
-            logged = ", ".join(sorted(result.metrics)) or "nothing"
-            reason = f"nobody logged {self.spec.objective.metric}; logged were {logged}"[:500]
+            reason = f"nobody logged {self.spec.objective.metric}; {_near(self.spec.objective.metric, result.metrics)}"
             return result.model_copy(update={"end": "failed", "reason": reason, "metrics": finite})
         if result.end == "complete" and score is not None and not math.isfinite(score):
             return result.model_copy(update={"end": "pruned", "reason": f"the score is not finite ({score})", "metrics": finite})
@@ -152,6 +152,13 @@ class Book:
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return [t for t in self.study.get_trials(deepcopy=False) if t.state in states]
+
+
+def _near(metric: str, logged: Iterable[str]) -> str:
+    """What was logged, nearest first: an evaluation logs hundreds."""
+    names = sorted(name for name in logged if "_ci_" not in name)
+    found = difflib.get_close_matches(metric, names, 6, 0.0)
+    return f"logged were {', '.join(found)}{f' and {len(names) - len(found)} more' if len(names) > len(found) else ''}" if names else "nothing was"
 
 
 def encode(axis: Choice) -> list[str | int | float | bool]:
