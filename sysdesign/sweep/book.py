@@ -158,7 +158,8 @@ def _near(metric: str, logged: Iterable[str]) -> str:
     """What was logged, nearest first: an evaluation logs hundreds."""
     names = sorted(name for name in logged if "_ci_" not in name)
     found = difflib.get_close_matches(metric, names, 6, 0.0)
-    return f"logged were {', '.join(found)}{f' and {len(names) - len(found)} more' if len(names) > len(found) else ''}" if names else "nothing was"
+    more = f" and {len(names) - len(found)} more" if len(names) > len(found) else ""
+    return f"logged were {', '.join(found)}{more}" if names else "nothing was"
 
 
 def encode(axis: Choice) -> list[str | int | float | bool]:

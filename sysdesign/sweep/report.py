@@ -52,7 +52,7 @@ class SweepReport(Report):
         money = f" and {self.usd:.2f} USD" if self.usd else ""
         if self.best is None:
             return f"{ran}{money}; none has a score."
-        told = ", ".join(f"`{path}` = {value}" for path, value in self.values.items())
+        told = ", ".join(f"`{path}` = {_short(value)}" for path, value in self.values.items())
         return f"Best of the sweep: trial **{self.best}** with `{self.metric}` **{self.score:.4f}** at {told}. {ran}{money}."
 
     def tags(self) -> dict[str, str]:
@@ -158,10 +158,13 @@ def _pictures(book: Book, rows: Sequence[tuple[FrozenTrial, Result]], found: Swe
     if len(complete) > 1 and len(book.spec.space) > 1:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            optuna.visualization.matplotlib.plot_parallel_coordinate(book.study)
-            plt.gcf().set_size_inches(9, 4)
-            plt.gca().set_title("")
-            keep("Parallel coordinates", "parallel.png")
+            optuna.visualization.matplotlib.plot_parallel_coordinate(book.study, target_name=found.metric)
+        plt.gcf().set_size_inches(9, 4)
+        for axes in plt.gcf().axes:
+            axes.set_title("")
+            for lines in axes.collections:  # the best is dark; in Optuna's own colours the worst is white on white
+                lines.set_cmap("viridis_r" if found.direction == "maximize" else "viridis")
+        keep("Parallel coordinates", "parallel.png")
     priced = any(r.cost_usd for _, r in complete)
     points = [((r.cost_usd if priced else r.work_s / 60), float(t.value)) for t, r in complete if not r.reason]
     if points:
@@ -195,7 +198,7 @@ def _page(book: Book, rows: Sequence[tuple[FrozenTrial, Result]], found: SweepRe
         values = book.values(trial.number)
         score = "" if trial.value is None or result.end != "complete" else f"{trial.value:.4f}"
         cells = [str(trial.number), score, f"{result.seconds / 60:.1f}", f"{result.cost_usd:.2f}"]
-        cells += [f"{v:.3g}" if isinstance(v, float) else str(v) for v in (values.get(a) for a in axes)]
+        cells += [_short(values.get(axis)) for axis in axes]
         kind = "best" if trial.number == found.best else result.end
         row = "".join(f"<td>{html.escape(c)}</td>" for c in [*cells, result.reason or "ran to its end"])
         body.append(f'<tr class="{kind}">{row}</tr>')
@@ -210,6 +213,10 @@ def _page(book: Book, rows: Sequence[tuple[FrozenTrial, Result]], found: SweepRe
         f"<h1>{html.escape(spec.question.strip())}</h1><p>{note}</p>{shown}"
         f"<h2>All trials</h2><table><tr>{heads}</tr>{''.join(body)}</table></html>\n"
     )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _count(trials: Sequence[FrozenTrial], state: TrialState) -> int:
