@@ -68,6 +68,8 @@ def main(folder: str) -> None:
     prepare(spec, base, store)
     inputs = inputs_of(find_stage("train"), base, store, spec.profile)
     done = [json.loads(line) for line in POINTS.read_text().splitlines()] if POINTS.exists() else []
+    if any(one["data"] != inputs["dataset"].digest[:12] for one in done):
+        sys.exit(f"{POINTS}: its points were trained on other data - move the file away to start over")
     known = {(one["rank"], one["rate"], one["seed"]) for one in done}
     for rank, rate, seed in grid(spec):
         if (rank, rate, seed) in known:
