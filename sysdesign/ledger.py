@@ -39,7 +39,7 @@ CREATE INDEX IF NOT EXISTS charge_state ON charge (state, owner);
 CREATE UNIQUE INDEX IF NOT EXISTS one_open_charge ON charge (key) WHERE state = 'open';
 CREATE TABLE IF NOT EXISTS intent (
     id TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('intended', 'posting', 'posted', 'done')), owner TEXT NOT NULL,
-    provider TEXT NOT NULL, model TEXT NOT NULL, size INTEGER NOT NULL, remote TEXT, made REAL NOT NULL
+    provider TEXT NOT NULL, model TEXT NOT NULL, size INTEGER NOT NULL, remote TEXT, made REAL NOT NULL, newest TEXT
 );
 """
 
@@ -57,11 +57,16 @@ class Paid(Record):
 
 
 class Busy(Record):
-    """Somebody else is buying this reply right now; wait and ask again."""
+    """Somebody else is buying this reply right now: wait and ask again, unless it is in a `batch`, which may take a day."""
+
+    batch: bool = False
 
 
 class Intent(Record):
-    """A batch that was reserved: `intended` (never sent), `posting` (perhaps sent), `posted` (sent, `remote` is its id)."""
+    """A batch that was reserved: `intended` (never sent), `posting` (perhaps sent), `posted` (sent, `remote` is its id).
+
+    `newest`: the provider's newest batch before this one was sent, so that a search needs no clock. `made`: seconds since the epoch.
+    """
 
     id: str
     state: Literal["intended", "posting", "posted", "done"]
@@ -69,6 +74,8 @@ class Intent(Record):
     model: str
     remote: str | None
     keys: tuple[str, ...]
+    newest: str | None = None
+    made: float = 0.0
 
 
 class Totals(Record):
@@ -101,6 +108,8 @@ class Ledger:
             with self._write() as db:
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
+                if "newest" not in {row[1] for row in db.execute("PRAGMA table_info(intent)")}:  # a file of an earlier version
+                    db.execute("ALTER TABLE intent ADD COLUMN newest TEXT")
         except sqlite3.DatabaseError as error:
             raise ServiceError(str(path), f"must be a usable spend ledger ({error})", "restore it: it holds paid replies") from error
         self.bury_the_dead()
@@ -111,8 +120,9 @@ class Ledger:
             found = db.execute("SELECT body FROM reply WHERE key = ?", (key,)).fetchone()
             if found is not None:
                 return Paid(body=found[0])
-            if db.execute("SELECT 1 FROM charge WHERE key = ? AND state = 'open'", (key,)).fetchone() is not None:
-                return Busy()
+            taken = db.execute("SELECT intent FROM charge WHERE key = ? AND state = 'open'", (key,)).fetchone()
+            if taken is not None:
+                return Busy(batch=taken[0] is not None)
             self._afford(db, worst)
             return Held(charge=self._open(db, key, worst, provider, model, None))
 
@@ -149,26 +159,33 @@ class Ledger:
         """How often a reply to this request was lost."""
         return int(self._db().execute("SELECT COUNT(*) FROM charge WHERE key = ? AND state = 'lost'", (key,)).fetchone()[0])
 
-    def intend(self, items: Sequence[tuple[str, int]], provider: str, model: str) -> Intent:
-        """Reserve a batch of (key, worst) before it is posted. Keys must be neither paid nor open. Raises LimitError over the cap."""
-        intent = Intent(id=uuid.uuid4().hex, state="intended", provider=provider, model=model, remote=None, keys=tuple(k for k, _ in items))
-        with self._write() as db:
-            self._afford(db, sum(worst for _, worst in items))
-            db.execute(
-                "INSERT INTO intent VALUES (?, 'intended', ?, ?, ?, ?, NULL, ?)",
-                (intent.id, self.owner, provider, model, len(items), time.time()),
-            )
-            for key, worst in items:
-                self._open(db, key, worst, provider, model, intent.id)
-        return intent
+    def intend(self, items: Sequence[tuple[str, int]], provider: str, model: str) -> Intent | None:
+        """Reserve a batch of (key, worst) before it is posted, less what is paid or being bought already; None if nothing is left.
 
-    def posting(self, intent: Intent) -> None:
-        """Written before the request leaves: from here on it may have been accepted."""
-        self._move(intent, "posting", None)
+        Raises LimitError over the cap: then nothing is reserved.
+        """
+        name, made = uuid.uuid4().hex, time.time()
+        with self._write() as db:
+            taken = "SELECT 1 FROM reply WHERE key = :k UNION ALL SELECT 1 FROM charge WHERE key = :k AND state = 'open'"
+            free = {key: worst for key, worst in items if db.execute(taken, {"k": key}).fetchone() is None}
+            if not free:
+                return None
+            self._afford(db, sum(free.values()))
+            db.execute(
+                "INSERT INTO intent (id, state, owner, provider, model, size, made) VALUES (?, 'intended', ?, ?, ?, ?, ?)",
+                (name, self.owner, provider, model, len(free), made),
+            )
+            for key, worst in free.items():
+                self._open(db, key, worst, provider, model, name)
+        return Intent(id=name, state="intended", provider=provider, model=model, remote=None, keys=tuple(free), made=made)
+
+    def posting(self, intent: Intent, newest: str | None = None) -> None:
+        """Written before the request leaves: from here on it may have been accepted. `newest`: the provider's newest batch so far."""
+        self._move(intent, "posting", None, newest or intent.newest)
 
     def posted(self, intent: Intent, remote: str) -> None:
         """The provider took it under this id."""
-        self._move(intent, "posted", remote)
+        self._move(intent, "posted", remote, intent.newest)
 
     def settle_item(self, intent: Intent, key: str, cost: int, body: str) -> bool:
         """One reply of a batch; False if that request is not open (its result was read before)."""
@@ -198,21 +215,17 @@ class Ledger:
         self.bury_the_dead()
         with self._write() as db:
             rows = db.execute(
-                "SELECT id, state, provider, model, remote, owner FROM intent WHERE state != 'done' ORDER BY made, id"
+                "SELECT id, state, provider, model, remote, newest, made, owner FROM intent WHERE state != 'done' ORDER BY made, id"
             ).fetchall()
             found = []
-            for id_, state, provider, model, remote, owner in rows:
+            for id_, state, provider, model, remote, newest, made, owner in rows:
                 if owner == self.owner or not self._lives_on(owner):
                     db.execute("UPDATE intent SET owner = ? WHERE id = ?", (self.owner, id_))
                     db.execute("UPDATE charge SET owner = ? WHERE intent = ? AND state = 'open'", (self.owner, id_))
                     keys = tuple(k for (k,) in db.execute("SELECT key FROM charge WHERE intent = ? ORDER BY id", (id_,)))
-                    found.append(Intent(id=id_, state=state, provider=provider, model=model, remote=remote, keys=keys))
+                    about = {"id": id_, "state": state, "provider": provider, "model": model, "remote": remote, "keys": keys}
+                    found.append(Intent.model_validate(about | {"newest": newest, "made": made}))
             return found
-
-    def foreign_batches(self) -> int:
-        """Unfinished batches of other living processes."""
-        rows = self._db().execute("SELECT owner FROM intent WHERE state != 'done' AND owner != ?", (self.owner,)).fetchall()
-        return sum(self._lives_on(owner) for (owner,) in rows)
 
     def remotes(self) -> frozenset[str]:
         """Provider ids of all batches ever posted from here."""
@@ -257,7 +270,7 @@ class Ledger:
 
     def _afford(self, db: sqlite3.Connection, worst: int) -> None:
         committed = self._totals(db).committed
-        if committed + worst > self.cap:
+        if worst and committed + worst > self.cap:
             raise LimitError(
                 "runtime.budget_usd",
                 f"{_usd(committed)} are committed and this may add {_usd(worst)}; the cap is {_usd(self.cap)}",
@@ -285,9 +298,9 @@ class Ledger:
         with self._write() as db:
             db.execute("UPDATE charge SET state = ?, note = ? WHERE id = ? AND state = 'open'", (state, note[:500], held.charge))
 
-    def _move(self, intent: Intent, state: str, remote: str | None) -> None:
+    def _move(self, intent: Intent, state: str, remote: str | None, newest: str | None) -> None:
         with self._write() as db:
-            db.execute("UPDATE intent SET state = ?, remote = ? WHERE id = ?", (state, remote, intent.id))
+            db.execute("UPDATE intent SET state = ?, remote = ?, newest = ? WHERE id = ?", (state, remote, newest, intent.id))
 
     @staticmethod
     def _totals(db: sqlite3.Connection) -> Totals:

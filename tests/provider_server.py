@@ -21,6 +21,7 @@ from typing import Any
 KEY = "test-key"
 MESSAGE_FIELDS = {"model", "max_tokens", "messages", "system", "output_config", "stream", "thinking", "metadata"}
 RESPONSE_FIELDS = {"model", "input", "instructions", "max_output_tokens", "reasoning", "store", "prompt_cache_key", "text", "stream"}
+RESPONSE_FIELDS |= {"prompt_cache_options"}
 # dollars per million tokens (in, out, cache read, write, long write): written down again, not read from the code under test
 PRICE = {
     "claude-haiku-5-5": (0.10, 0.50, 0.01, 0.125, 0.20),
@@ -52,6 +53,9 @@ class Faults:
     polls: int = 2
     errored: float = 0.0  # share of a batch's requests that error (not billed)
     malformed: bool = False  # a batch result that is not JSON
+    looks_fail: int = 0  # so many looks at batches answer 503
+    archived: bool = False  # results are kept no longer
+    cut_stream: bool = False  # a stream that ends, cleanly, before its last event
     remaining: int | None = 40  # rate-limit header
     reply: Callable[[str], str] = echo
     stop: str = "end_turn"
@@ -101,7 +105,7 @@ class ProviderServer:
         self.http.shutdown()
         self.http.server_close()
 
-    def usage(self, model: str, prefix: str, text: str, reply: str, batch: bool) -> dict[str, int]:
+    def usage(self, model: str, prefix: str, text: str, reply: str, batch: bool, long: bool) -> dict[str, int]:
         """Counted and billed; the first request of a prefix writes the cache, later ones read it."""
         shared, own, out = len(prefix) // 4, len(text) // 4 + 10, len(reply) // 4 + 60
         read = write = 0
@@ -112,7 +116,7 @@ class ProviderServer:
                 self.account.prefixes.add(prefix)
                 write = shared
         price = PRICE[model]
-        cost = own * price[0] + out * price[1] + read * price[2] + write * price[4 if batch else 3]
+        cost = own * price[0] + out * price[1] + read * price[2] + write * price[4 if long else 3]
         self.account.billed += cost * (0.5 if batch else 1)
         self.account.cache_reads += read
         self.account.cache_writes += write
@@ -191,7 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _message(self, body: dict[str, Any], batch: bool = False) -> dict[str, Any]:
         prefix, text = self._texts(body, True)
         reply = self.server_state.faults.reply(text)
-        used = self.server_state.usage(body["model"], prefix, text, reply, batch)
+        long = any(s.get("cache_control", {}).get("ttl") == "1h" for s in body.get("system") or [])
+        used = self.server_state.usage(body["model"], prefix, text, reply, batch, long)
         return {
             "id": f"msg_{digest(body)[:16]}", "type": "message", "role": "assistant", "model": body["model"],
             "content": [{"type": "text", "text": reply}], "stop_reason": self.server_state.faults.stop, "stop_sequence": None,
@@ -204,7 +209,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _response(self, body: dict[str, Any], batch: bool = False) -> dict[str, Any]:
         prefix, text = self._texts(body, False)
         reply = self.server_state.faults.reply(text)
-        used = self.server_state.usage(body["model"], prefix, text, reply, batch)
+        if body.get("prompt_cache_options") == {"mode": "explicit"}:
+            prefix, text = "", prefix + text
+        used = self.server_state.usage(body["model"], prefix, text, reply, batch, False)
         total = used["own"] + used["read"] + used["write"]
         return {
             "id": f"resp_{digest(body)[:16]}", "object": "response", "created_at": 1, "model": body["model"], "status": "completed",
@@ -245,8 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {}
         if faults.remaining is not None:
             headers = {"anthropic-ratelimit-requests-remaining" if anthropic else "x-ratelimit-remaining-requests": str(faults.remaining)}
-        if body.get("stream") and anthropic:
-            return self._stream(reply)
+        if body.get("stream"):
+            return self._stream(reply) if anthropic else self._response_stream(reply)
         self._send(200, reply, headers)
 
     def _stream(self, reply: dict[str, Any]) -> None:
@@ -262,6 +269,19 @@ class _Handler(BaseHTTPRequestHandler):
             ("message_delta", {"delta": {"stop_reason": reply["stop_reason"], "stop_sequence": None}, "usage": reply["usage"]}),
             ("message_stop", {}),
         ]
+        self._events(events[:-2] if self.server_state.faults.cut_stream else events)
+
+    def _response_stream(self, reply: dict[str, Any]) -> None:
+        started = {**reply, "status": "in_progress", "output": [], "usage": None}
+        part = {"output_index": 0, "content_index": 0, "item_id": "m1", "delta": "p", "logprobs": []}
+        events = [
+            ("response.created", {"response": started, "sequence_number": 0}),
+            ("response.output_text.delta", {**part, "sequence_number": 1}),
+            ("response.completed", {"response": reply, "sequence_number": 2}),
+        ]
+        self._events(events[:-1] if self.server_state.faults.cut_stream else events)
+
+    def _events(self, events: list[tuple[str, dict[str, Any]]]) -> None:
         lines = "".join(f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n" for name, data in events)
         self._send(200, lines, kind="text/event-stream")
 
@@ -303,7 +323,9 @@ class _Handler(BaseHTTPRequestHandler):
         return {
             "id": number, "type": "message_batch", "processing_status": "ended" if ended else "in_progress", "request_counts": counts,
             "created_at": "2026-11-22T10:00:00Z", "expires_at": "2026-11-23T10:00:00Z", "ended_at": None, "archived_at": None,
-            "cancel_initiated_at": None, "results_url": f"{self.server_state.url}/v1/messages/batches/{number}/results" if ended else None,
+            "cancel_initiated_at": None, "results_url": f"{self.server_state.url}/v1/messages/batches/{number}/results"
+            if ended and not self.server_state.faults.archived
+            else None,
         }  # fmt: skip
 
     def _openai_batch(self, number: str) -> dict[str, Any]:
@@ -399,9 +421,14 @@ class _Handler(BaseHTTPRequestHandler):
         anthropic = path.startswith("/v1/messages")
         if not self._allowed(anthropic):
             return
+        if state.faults.looks_fail > 0:
+            state.faults.looks_fail -= 1
+            return self._error(503, "api_error", "try later")
         mine = {n: b for n, b in state.account.batches.items() if b["anthropic"] == anthropic}
         if path in ("/v1/messages/batches", "/v1/batches"):
             show = self._claude_batch if anthropic else self._openai_batch
+            for batch in mine.values():
+                batch["polls"] += 1  # time passes with every look
             found = [show(n) for n in reversed(mine)]
             return self._send(200, {"data": found, "has_more": False, "first_id": None, "last_id": None, "object": "list"})
         if (match := re.fullmatch(r"/v1/messages/batches/(\w+)/results", path)) is not None:

@@ -19,7 +19,8 @@ from sysdesign.ledger import Ledger
 from sysdesign.models import batches
 from sysdesign.models.batches import Rhythm, buy_batch
 from sysdesign.models.chat import Message
-from sysdesign.models.paid import Answer, NotTaken, PaidChat, Patience, Request, Spender, input_bound, open_provider
+from sysdesign.models.paid import Answer, Patience, Request, Spender, input_bound, open_provider
+from sysdesign.models.paid_chat import PaidChat
 from sysdesign.models.prices import PriceFile, Usage, read_prices
 from sysdesign.models.quote import FULL_JOB, cost_table, quote
 from sysdesign.records import Conversation, NullLog, Rejected, read_jsonl
@@ -28,7 +29,7 @@ RECORDS = diagrams(4)
 KINDS = ("anthropic", "openai")
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 HASTE = Patience(tries=4, first_wait_s=0.01, longest_wait_s=0.02, deadline_s=20)
-QUICK = Rhythm(first_s=0.01, longest_s=0.02, look_s=0.01)
+QUICK = Rhythm(first_s=0.01, longest_s=0.02, look_s=0.01, deadline_s=20)
 
 
 @pytest.fixture(autouse=True)
@@ -153,15 +154,19 @@ def test_a_crash_between_post_and_id_never_pays_twice(tmp_path: Path, kind: str)
     with ProviderServer() as server:
         first = make(kind, server, tmp_path)
         items = [(first.key(r), first.worst(r, True)) for r in wanted.values()]
-        intent = first.ledger.intend(items, first.provider.name, first.provider.model)
+        intent = first.ledger.intend(items, first.place, first.provider.model)
+        assert intent is not None
         first.ledger.posting(intent)
-        first.provider.post_batch([(batches.custom_id(k), r) for (k, _), r in zip(items, wanted.values(), strict=True)], intent.id)
+        first.provider.post_batch(
+            [(batches.custom_id(k, intent.id), r) for (k, _), r in zip(items, wanted.values(), strict=True)], intent.id
+        )
         close(first)  # the process dies before it notes the id
         second = make(kind, server, tmp_path)
         replies = buy_batch(second, wanted, rhythm=QUICK)
         assert all(isinstance(a, Answer) for a in replies.values()) and len(server.account.batches) == 1
         assert set(server.account.served.values()) == {1}
-        third = second.ledger.intend([("never-sent", 5)], second.provider.name, second.provider.model)
+        third = second.ledger.intend([("never-sent", 5)], second.place, second.provider.model)
+        assert third is not None
         second.ledger.posting(third)
         close(second)
         last = make(kind, server, tmp_path)
@@ -175,9 +180,13 @@ def test_errored_items_cost_nothing_and_malformed_results_stop(tmp_path: Path, k
     wanted = {f"r{i}": Request(prefix="", text=f"q{i}", max_tokens=50) for i in range(30)}
     with ProviderServer(Faults(errored=0.3)) as server:
         spender = make(kind, server, tmp_path)
-        replies = buy_batch(spender, wanted, size=10, rhythm=QUICK)
-        failed = [a for a in replies.values() if isinstance(a, NotTaken)]
-        assert 0 < len(failed) < 30 and spender.ledger.totals().committed <= server.account.billed + 31
+        replies = buy_batch(spender, wanted, size=10, rhythm=QUICK)  # errored ones go into the next batch
+        assert all(isinstance(a, Answer) for a in replies.values()) and len(server.account.batches) > 3
+        assert set(server.account.served.values()) == {1} and spender.ledger.totals().committed <= server.account.billed + 31
+        server.faults.errored = 1.0
+        with pytest.raises(ServiceError, match="1 of 1 requests have no reply"):
+            buy_batch(spender, {"e": Request(prefix="", text="errs", max_tokens=50)}, rhythm=QUICK)
+        server.faults.errored = 0
         server.faults.malformed = True
         with pytest.raises(ServiceError, match="result"):
             buy_batch(spender, {"new": Request(prefix="", text="new", max_tokens=50)}, rhythm=QUICK)
@@ -196,8 +205,9 @@ def test_batches_are_cut_to_the_cap(tmp_path: Path) -> None:
         assert all(isinstance(a, Answer) for a in replies.values()) and len(server.account.batches) >= 4
         spender.ledger.cap = spender.ledger.totals().committed + worst
         more = {**wanted, **{f"s{i}": Request(prefix="", text=f"s{i}", max_tokens=90_000) for i in range(2)}}
-        kept = buy_batch(spender, more, rhythm=QUICK)
-        assert [a.why for a in kept.values() if isinstance(a, NotTaken)] == ["over the cap"] * 2
+        with pytest.raises(LimitError, match="the cap is"):
+            buy_batch(spender, more, rhythm=QUICK)
+        assert spender.ledger.totals().open == 0
         close(spender)
 
 

@@ -109,7 +109,7 @@ def test_the_living_are_not_buried(tmp_path: Path) -> None:
     first, second = Ledger(tmp_path / "l", 1000), Ledger(tmp_path / "l", 1000)
     kept = held(first, "a", 100)
     intent = first.intend([("b", 10)], "p", "m")
-    assert second.bury_the_dead() == 0 and second.adopt() == [] and second.foreign_batches() == 1
+    assert second.bury_the_dead() == 0 and second.adopt() == []
     first.settle(kept, 5, "x")
     first.posted(intent, "remote-1")
     assert second.remotes() == {"remote-1"}
@@ -123,7 +123,7 @@ def test_a_batch_reserves_before_and_settles_each_once(ledger: Ledger) -> None:
         ledger.intend([("a", 600), ("b", 600)], "p", "m")
     assert ledger.totals().committed == 0
     intent = ledger.intend([("a", 300), ("b", 300), ("c", 300)], "p", "m")
-    assert ledger.reserve("a", 1, "p", "m") == Busy()
+    assert intent is not None and ledger.reserve("a", 1, "p", "m") == Busy(batch=True)
     assert ledger.settle_item(intent, "a", 100, "x") and not ledger.settle_item(intent, "a", 100, "x")
     ledger.close_items(intent, ["b"], "released", "expired")
     ledger.finish(intent)

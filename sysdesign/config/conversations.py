@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sysdesign.config.section import Section
 
+Usd = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -67,6 +68,8 @@ class OpenAITeacherConfig(Section):
     """Name of the environment variable that holds the key; unset is fine for a local server."""
     base_url: str | None = None
     """Another endpoint that speaks the same protocol."""
+    usd_per_mtok: tuple[Usd, Usd] | None = None
+    """Dollars per million tokens in and out, where `api` is `chat` and the server is somebody else's; one's own costs nothing."""
     i_have_read_provider_terms: bool = False
     """Providers restrict training competing models on their outputs; say that you have checked yours."""
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,16 @@ from sysdesign.config.conversations import ClaudeTeacherConfig, OpenAITeacherCon
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.conversations.families.catalogue import FAMILIES
 from sysdesign.conversations.names import bare, foreign_names
+from sysdesign.conversations.purchase import agree, buy, job, pilot
 from sysdesign.conversations.structures import stated
-from sysdesign.errors import ConfigError, LimitError, ServiceError
-from sysdesign.models.batches import buy_batch
-from sysdesign.models.paid import Answer, NotTaken, Request, Spender, open_ledger, open_provider, stale_prices
-from sysdesign.models.quote import Job, quote
+from sysdesign.errors import ConfigError
+from sysdesign.models.batches import settle_open, under_way
+from sysdesign.models.paid import Answer, NotTaken, Request, Spender, open_ledger, open_provider, own_host
+from sysdesign.models.prices import Price
 from sysdesign.prompts import read_prompt
 from sysdesign.records import Conversation, DiagramRecord, Rejected
 
 PREFIX_BYTES = 18_000  # above 4,096 tokens, the largest minimum that a provider has asked of a cacheable prefix
-SAMPLE = 20  # requests whose tokens are counted for the quote
-THINKING_TOKENS = {"low": 500, "medium": 1500, "high": 4000}  # assumed for the quote; the bill counts the real ones
 REPLY_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -57,29 +54,53 @@ def rewrite(
     before anything was bought), ServiceError (no key, refused, unreachable).
     """
     kind = "anthropic" if isinstance(cfg, ClaudeTeacherConfig) else "chat" if cfg.api == "chat" else "openai"
-    if kind != "chat" and not cfg.i_have_read_provider_terms:
+    own = kind == "chat" and own_host(cfg.base_url or "")
+    if not own and not cfg.i_have_read_provider_terms:
         raise ConfigError(
             "conversations.teacher.i_have_read_provider_terms",
             "must be true: providers restrict training competing models on their outputs",
             "read your provider's terms, then pass --conversations.teacher.i_have_read_provider_terms true, or use the offline teacher",
             False,
         )
-    provider = open_provider(kind, cfg.model, key_env=cfg.api_key_env, base_url=cfg.base_url, effort=cfg.effort, cache=cfg.cache)  # type: ignore[arg-type]
-    ledger = open_ledger(Path(runtime.store), runtime.budget_usd if kind != "chat" else max(runtime.budget_usd, 1e-6))
+    price = chat_price(cfg) if isinstance(cfg, OpenAITeacherConfig) else None
+    provider = open_provider(
+        kind,  # type: ignore[arg-type]
+        cfg.model,
+        key_env=cfg.api_key_env,
+        base_url=cfg.base_url,
+        effort=cfg.effort,
+        cache=cfg.cache,
+        chat_price=price,
+    )
+    ledger = open_ledger(Path(runtime.store), max(runtime.budget_usd, 1e-6) if own and price is None else runtime.budget_usd)
     try:
         prefix = shared_prefix(drafts)
         requests = {d.id: order(d, diagrams.get(d.diagram_id or ""), folder, prefix, cfg) for d in drafts}
-        spender = Spender(provider, ledger, cached=cfg.cache)
-        wanted = {name: r for name, r in requests.items() if ledger.reply(spender.key(r)) is None}
+        spender = Spender(provider, ledger)
+        mode = "batch" if cfg.mode == "batch" and kind != "chat" else "live"
+        if mode == "live":
+            settle_open(spender, {spender.key(r) for r in requests.values()})
+        bought = under_way(spender)
+        wanted = {n: r for n, r in requests.items() if (key := spender.key(r)) not in bought and ledger.reply(key) is None}
         if wanted:
             spender.prefix_tokens = provider.count(Request(prefix=prefix, text="x", max_tokens=1)) if kind != "chat" else None
-            _agree(spender, wanted, drafts, cfg, runtime)
-        replies = _buy(spender, requests, cfg, "batch" if cfg.mode == "batch" and kind != "chat" else "live")
+            size = job(spender, wanted, drafts, cfg)
+            agree(spender, size, cfg, runtime)
+            pilot(spender, wanted, size, cfg, mode, runtime)
+        replies = buy(spender, requests, cfg, mode)
         made, lost = read_all(drafts, replies, diagrams, f"{cfg.model}+rules-v1", provider.name)
         return made, lost, ledger.totals().committed / 1e6
     finally:
         ledger.close()
         provider.close()
+
+
+def chat_price(cfg: OpenAITeacherConfig) -> Price | None:
+    """The price of a chat-completions server that bills; None for one's own."""
+    if cfg.api != "chat" or cfg.usd_per_mtok is None:
+        return None
+    known = {"provider": "chat", "input": cfg.usd_per_mtok[0], "output": cfg.usd_per_mtok[1], "batch": 1.0, "source": "usd_per_mtok"}
+    return Price.model_validate(known | {"cache_read": None, "cache_write": None, "cache_write_long": None})
 
 
 def shared_prefix(drafts: Sequence[Conversation]) -> str:
@@ -198,84 +219,3 @@ def read(
             )
         )
     return draft.model_copy(update={"turns": tuple(turns), "provider": provider, "teacher": teacher})
-
-
-def _agree(spender: Spender, wanted: Mapping[str, Request], drafts: Sequence[Conversation], cfg: Teacher, runtime: RuntimeConfig) -> None:
-    """Quote what is still to be bought, and go on only with a yes. Raises LimitError without one."""
-    names = sorted(wanted)[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
-    counted = [spender.provider.count(wanted[name]) for name in names]
-    prefix = spender.prefix_tokens or 0
-    length = {d.id: sum(len(t.question) + len(t.answer) for t in d.turns) for d in drafts}
-    visible = sum(length[n] for n in names) * 1.5 / 4 / len(names)
-    mean = sum(counted) / len(counted)
-    reply = min(cfg.max_tokens, round(visible) + THINKING_TOKENS[cfg.effort])
-    job = Job(requests=len(wanted), prefix=prefix, own=max(0, round(mean) - prefix), reply=reply, max_tokens=cfg.max_tokens)
-    text = quote(spender.provider.price, job, in_flight=cfg.concurrency).lines(cfg.model, job)
-    totals = spender.ledger.totals()
-    text += f"\n  ledger        ${totals.committed / 1e6:.2f} committed, cap ${spender.ledger.cap / 1e6:.2f}; mode {cfg.mode}"
-    if (warning := stale_prices()) is not None:
-        text += f"\n  warning: {warning}"
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-    if runtime.yes:
-        return
-    if not sys.stdin.isatty():
-        raise LimitError("runtime.yes", "nobody is there to accept the quote", "look at the quote above, then add --runtime.yes true")
-    sys.stderr.write("Spend it? Type yes: ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() != "yes":
-        raise LimitError("the quote", "was not accepted", "nothing was spent")
-
-
-def _buy(spender: Spender, requests: Mapping[str, Request], cfg: Teacher, mode: str) -> dict[str, Answer | NotTaken]:
-    from tqdm import tqdm
-
-    with tqdm(total=len(requests), desc=f"conversations ({cfg.model}, {mode})", unit="conv", disable=None) as bar:
-
-        def show(done: int, rejected: int = 0) -> None:
-            spent = spender.ledger.totals().committed / 1e6
-            projected = spent / done * len(requests) if done else 0.0
-            bar.set_postfix_str(f"rejected {rejected}, spent ${spent:.2f}, projected ${projected:.2f}")
-            bar.update(done - bar.n)
-
-        if mode == "batch":
-            return buy_batch(spender, requests, progress=show)
-        return buy_live(spender, requests, cfg.concurrency, show)
-
-
-def buy_live(
-    spender: Spender, requests: Mapping[str, Request], in_flight: int, show: Any = lambda done, rejected: None
-) -> dict[str, Answer | NotTaken]:
-    """Live calls, at most `in_flight` at once and fewer when the rate-limit headers leave less room.
-
-    A request without a reply within the patience is a reject; a full ledger stops the buying and keeps what was bought. Raises
-    LimitError when not even one could be bought, ServiceError when the provider refuses for good.
-    """
-    found: dict[str, Answer | NotTaken] = {}
-    waiting, rejected = list(requests.items())[::-1], 0
-    stop: ServiceError | LimitError | None = None
-    with ThreadPoolExecutor(in_flight) as pool:
-        running: dict[Future[Answer], str] = {}
-        while waiting or running:
-            room = spender.provider.room()
-            most = in_flight if room is None else max(1, min(in_flight, int(room)))
-            while waiting and len(running) < most and stop is None:
-                name, request = waiting.pop()
-                running[pool.submit(spender.buy, request)] = name
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                name = running.pop(future)
-                try:
-                    found[name] = future.result()
-                except ServiceError as error:
-                    if "must accept" in error.law:
-                        stop = stop or error
-                    found[name], rejected = NotTaken(why=str(error)), rejected + 1
-                except LimitError as error:
-                    stop = stop or error
-                    found[name], rejected = NotTaken(why="over the cap"), rejected + 1
-            show(len(found), rejected)
-    if stop is not None and (isinstance(stop, ServiceError) or not any(isinstance(a, Answer) for a in found.values())):
-        raise stop
-    return found

@@ -98,7 +98,8 @@ def open_judge(cfg: ChatJudge, *, store: Path, budget_usd: float, teachers: froz
         if not cfg.base_url:
             raise ConfigError("evaluate.judge.base_url", "must be set for a local judge", "for example http://localhost:11434/v1")
         return OpenAiHttp(cfg.base_url, cfg.model, name=cfg.model, key_env=cfg.key_env)
-    from sysdesign.models.paid import PaidChat, Spender, open_ledger, open_provider
+    from sysdesign.models.paid import Spender, open_ledger, open_provider
+    from sysdesign.models.paid_chat import PaidChat
 
     provider = open_provider(cfg.kind, cfg.model, key_env=cfg.key_env, base_url=cfg.base_url)
     return PaidChat(Spender(provider, open_ledger(store, budget_usd)))

@@ -7,12 +7,14 @@ thinking is adaptive and billed as output, two retries are the default (off here
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from typing import Any
 
-from sysdesign.errors import ServiceError
-from sysdesign.models.paid import Answer, BatchState, Item, MaybeBilled, NotTaken, Request, Result
+from sysdesign.ledger import Intent
+from sysdesign.models.paid import Answer, BatchState, Gone, Item, MaybeBilled, NotTaken, Request, Result, Undecided, custom_id
 from sysdesign.models.prices import Price, Usage
+from sysdesign.models.wire import PARSE, failed, header_number, lines_of, outcome, said, status_of
 
 STREAM_ABOVE = 8192  # tokens: a long reply is streamed, so that an idle proxy does not cut a connection that was already billed
 _FINISH: dict[str | None, Any] = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
@@ -22,6 +24,7 @@ class Claude:
     """One Claude model. The key is passed explicitly: the SDK would otherwise also look for profiles on disk."""
 
     name = "anthropic"
+    long_cache = True  # a batch may wait an hour for its turn, so its prefix goes to the one-hour cache
 
     def __init__(
         self,
@@ -38,8 +41,7 @@ class Claude:
         import httpx2
 
         self.model, self.price, self.effort, self.cache = model, price, effort, cache
-        self._sdk = anthropic
-        self._broken = httpx2.HTTPError
+        self._errors = (anthropic.AnthropicError, httpx2.HTTPError)  # inside a reply the SDK lets the transport's own errors through
         self._client = anthropic.Anthropic(api_key=key, base_url=base_url, max_retries=0, timeout=timeout_s)
         self.base_url = str(self._client.base_url)
         self._room: float | None = None
@@ -50,94 +52,95 @@ class Claude:
         body.pop("max_tokens")
         try:
             return int(self._client.messages.count_tokens(**body).input_tokens)
-        except self._sdk.APIError as error:
-            raise self._failed("counting tokens", error) from error
+        except (*self._errors, *PARSE) as error:
+            raise failed(f"{self.name}: counting tokens", error) from error
 
-    def send(self, request: Request) -> Answer | NotTaken | MaybeBilled:
-        """One reply."""
-        body = self._body(request, long=False)
+    def send(self, request: Request, *, long: bool = False) -> Answer | NotTaken | MaybeBilled:
+        """One reply. `long`: write the prefix to the one-hour cache."""
+        body = self._body(request, long)
         try:
             if request.max_tokens > STREAM_ABOVE:
                 with self._client.messages.stream(**body) as stream:
                     return _answer(stream.get_final_message().model_dump())
             raw = self._client.messages.with_raw_response.create(**body)
-            left = raw.headers.get("anthropic-ratelimit-requests-remaining")
-            self._room = float(left) if left and left.isdigit() else None
+            self._room = header_number(raw.headers, "anthropic-ratelimit-requests-remaining")
             return _answer(raw.parse().model_dump())
-        except self._sdk.APIStatusError as error:
+        except (*self._errors, *PARSE) as error:  # refused, timed out, cut, or a reply that does not parse
             return outcome(error)
-        except (
-            self._sdk.APIError,
-            self._broken,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ) as error:  # timeout, drop (inside a stream the SDK lets the transport's own error through), or a reply that does not parse
-            return MaybeBilled(why=" ".join(str(error.__cause__ or error).split()) or type(error).__name__)
 
     def room(self) -> float | None:
         """Requests that the last reply's rate-limit headers left."""
         return self._room
+
+    def newest_batch(self) -> str | None:
+        """The last batch that the provider took; ours will be listed before it. Raises ServiceError."""
+        try:
+            return next((batch.id for batch in self._client.messages.batches.list(limit=1)), None)
+        except (*self._errors, *PARSE) as error:
+            raise failed(f"{self.name}: listing batches", error) from error
 
     def post_batch(self, items: Sequence[Item], intent: str) -> str | NotTaken | MaybeBilled:
         """The new batch's id. Batches have no metadata, so `intent` is found again by its custom ids."""
         requests: Any = [{"custom_id": name, "params": self._body(request, long=True)} for name, request in items]
         try:
             return str(self._client.messages.batches.create(requests=requests).id)
-        except self._sdk.APIStatusError as error:
+        except (*self._errors, *PARSE) as error:
             return outcome(error)
-        except self._sdk.APIError as error:
-            return MaybeBilled(why=" ".join(str(error.__cause__ or error).split()))
 
-    def find_batch(self, intent: str, ids: Sequence[str], known: frozenset[str]) -> str | None:
-        """A batch with exactly these requests that the ledger does not know; waits for nothing. Raises ServiceError.
+    def find_batch(self, intent: Intent, known: frozenset[str]) -> str | Undecided | None:
+        """The batch of that intent; waits for nothing. Raises ServiceError.
 
-        Only an ended batch tells its custom ids; one still running with the same number of requests counts as ours: adopting a
-        stranger's costs nothing (its results carry other ids), posting again could pay twice.
+        Only results tell custom ids, which carry the intent, and only an ended batch has results: one that still runs with the same
+        number of requests is `Undecided`. One whose results are gone for ever cannot be ruled out and counts as ours: it is then lost.
         """
+        ours, running, gone = {custom_id(key, intent.id) for key in intent.keys}, None, None
+        ours |= {key[:40] for key in intent.keys}  # as earlier versions called them
         try:
-            for batch in self._client.messages.batches.list(limit=100):
+            for batch in self._client.messages.batches.list(limit=100):  # newest first
+                if batch.id == intent.newest:
+                    break
                 counts = batch.request_counts
                 total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
-                if batch.id in known or total != len(ids):
+                if batch.id in known or total != len(intent.keys):
                     continue
-                if batch.processing_status != "ended" or {name for name, _ in self.results(batch.id)} == set(ids):
+                if batch.processing_status != "ended":
+                    running = running or batch.id
+                elif isinstance(found := self.results(batch.id), Gone):
+                    gone = gone or batch.id
+                elif ours & {name for name, _ in found}:
                     return batch.id
-        except self._sdk.APIError as error:
-            raise self._failed("listing batches", error) from error
-        return None
+        except (*self._errors, *PARSE) as error:
+            raise failed(f"{self.name}: listing batches", error) from error
+        return gone if running is None else Undecided(batch=running)
 
-    def poll(self, batch: str) -> BatchState:
+    def poll(self, batch: str) -> BatchState | Gone:
         """How far the batch is. Raises ServiceError."""
         try:
             found = self._client.messages.batches.retrieve(batch)
-        except self._sdk.APIError as error:
-            raise self._failed(f"batch {batch}", error) from error
-        counts = found.request_counts
-        done = counts.succeeded + counts.errored + counts.canceled + counts.expired
-        return BatchState(ended=found.processing_status == "ended", done=done, total=done + counts.processing)
+            counts = found.request_counts
+            done = counts.succeeded + counts.errored + counts.canceled + counts.expired
+            return BatchState(ended=found.processing_status == "ended", done=done, total=done + counts.processing)
+        except (*self._errors, *PARSE) as error:
+            if status_of(error) == 404:
+                return Gone(why=said(error))
+            raise failed(f"{self.name}: batch {batch}", error) from error
 
-    def results(self, batch: str) -> Iterator[Result]:
-        """Replies in any order. Raises ServiceError: the results cannot be read, or a line is malformed."""
+    def results(self, batch: str) -> list[Result] | Gone:
+        """Replies of an ended batch in any order. Raises ServiceError: the results cannot be read now."""
         try:
-            for line in self._client.messages.batches.results(batch):
-                kind = line.result.type
-                if kind == "succeeded":
-                    yield line.custom_id, _answer(line.result.message.model_dump())
-                else:
-                    yield line.custom_id, NotTaken(why=kind)
-        except self._sdk.APIError as error:
-            raise self._failed(f"results of batch {batch}", error) from error
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise ServiceError(f"results of batch {batch}", f"every line must be a result ({error})", "run it again later") from error
+            if self._client.messages.batches.retrieve(batch).results_url is None:
+                return Gone(why="archived: results are kept for 29 days")
+            data = self._client.messages.batches.results(batch).http_response.read()
+        except (*self._errors, *PARSE) as error:
+            raise failed(f"{self.name}: results of batch {batch}", error) from error
+        return [_result(number, line) for number, line in lines_of(data)]
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
     def _body(self, request: Request, long: bool) -> dict[str, Any]:
-        """`long`: a batch may wait an hour for its turn, so its prefix goes to the one-hour cache."""
+        """`long`: the prefix goes to the one-hour cache."""
         content: list[dict[str, Any]] = []
         for path in request.images:
             data = base64.b64encode(path.read_bytes()).decode()
@@ -154,14 +157,11 @@ class Claude:
             config["format"] = {"type": "json_schema", "schema": request.reply_schema}
         return body | {"output_config": config}
 
-    def _failed(self, what: str, error: Exception) -> ServiceError:
-        return ServiceError(
-            f"{self.name}: {what}", f"must succeed ({' '.join(str(error).split())[:300]})", "run it again: paid replies are kept"
-        )
-
 
 def _answer(message: dict[str, Any]) -> Answer:
-    """A message's text and billed tokens."""
+    """A message's text and billed tokens. Raises ValueError when it was cut: its usage does not count what came before the cut."""
+    if message.get("stop_reason") is None:
+        raise ValueError("the message has no end")
     used = message["usage"]
     thinking = (used.get("output_tokens_details") or {}).get("thinking_tokens") or 0
     return Answer(
@@ -178,20 +178,15 @@ def _answer(message: dict[str, Any]) -> Answer:
     )
 
 
-def outcome(error: Any) -> NotTaken | MaybeBilled:
-    """An HTTP error status of either SDK: a 4xx did nothing; from 500 on nobody knows, and an error inside a stream that began
-    with 200 comes after work was done."""
-    status, said = int(error.status_code), " ".join(str(error).split())[:300]
-    if status < 400 or status >= 500 or status == 408:
-        return MaybeBilled(why=f"HTTP {status}: {said}")
-    after = error.response.headers.get("retry-after")
-    seconds = float(after) if after and after.replace(".", "", 1).isdigit() else None
-    lowered = said.lower()
-    if "credit" in lowered or "insufficient_quota" in lowered or "billing" in lowered:
-        return NotTaken(why=f"HTTP {status}: {said}", fatal=True, do="top up the account; what was paid is kept")
-    if status == 429 or status == 409:
-        return NotTaken(why=f"HTTP {status}: {said}", retry_after_s=seconds)
-    do = {401: "check the key in the environment variable", 403: "check what the key may do", 404: "check the model's name"}.get(
-        status, "read its reply"
-    )
-    return NotTaken(why=f"HTTP {status}: {said}", fatal=True, do=do)
+def _result(number: int, line: bytes) -> Result:
+    name = f"line {number}"
+    try:
+        entry = json.loads(line)
+        name, kind = str(entry["custom_id"]), entry["result"]["type"]
+        if kind == "succeeded":
+            return name, _answer(entry["result"]["message"])
+        error = (entry["result"].get("error") or {}).get("error") or {}
+        why = f"{kind}: {error.get('message', '')}".strip(": ")
+        return name, NotTaken(why=why[:300], fatal=error.get("type") == "invalid_request_error")
+    except PARSE as error:
+        return name, MaybeBilled(why=f"line {number} of the results cannot be read ({error!r})"[:300])

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
-from sysdesign.errors import ServiceError
-from sysdesign.models.claude import outcome
-from sysdesign.models.paid import Answer, BatchState, Item, MaybeBilled, NotTaken, Request, Result
+from sysdesign.ledger import Intent
+from sysdesign.models.paid import Answer, BatchState, Gone, Item, MaybeBilled, NotTaken, Request, Result, own_host
 from sysdesign.models.prices import Price, Usage
+from sysdesign.models.wire import PARSE, failed, header_number, lines_of, outcome, said, status_of
+
+STREAM_ABOVE = 8192  # tokens, as in `claude`
 
 
 class OpenAIApi:
@@ -28,14 +31,19 @@ class OpenAIApi:
         *,
         base_url: str | None = None,
         effort: str = "low",
+        cache: bool = True,
         chat: bool = False,
         timeout_s: float = 600.0,
     ) -> None:
+        import httpx2
         import openai
 
-        self.name = "local" if chat else "openai"
-        self.model, self.price, self.effort, self.chat = model, price, effort, chat
-        self._sdk = openai
+        self.name = "openai"
+        if chat:  # a public server's terms are its own: the row names it
+            self.name = "local" if own_host(base_url or "") else str(urlsplit(base_url or "").hostname)
+        self.model, self.price, self.effort, self.cache, self.chat = model, price, effort, cache, chat
+        self.long_cache = False  # a cached prefix lives 30 minutes unless more is asked for
+        self._errors = (openai.OpenAIError, httpx2.HTTPError)  # inside a reply the SDK lets the transport's own errors through
         self._client = openai.OpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout_s)
         self.base_url = str(self._client.base_url)
         self._room: float | None = None
@@ -48,28 +56,39 @@ class OpenAIApi:
         try:
             kept: Any = {k: body[k] for k in ("model", "input", "instructions", "text", "reasoning") if k in body}
             return int(self._client.responses.input_tokens.count(**kept).input_tokens)
-        except self._sdk.APIError as error:
-            raise self._failed("counting tokens", error) from error
+        except (*self._errors, *PARSE) as error:
+            raise failed(f"{self.name}: counting tokens", error) from error
 
-    def send(self, request: Request) -> Answer | NotTaken | MaybeBilled:
-        """One reply."""
+    def send(self, request: Request, *, long: bool = False) -> Answer | NotTaken | MaybeBilled:
+        """One reply; `long` changes nothing here."""
         try:
             if self.chat:
                 raw: Any = self._client.chat.completions.with_raw_response.create(**self._chat_body(request))
+            elif request.max_tokens > STREAM_ABOVE:
+                return self._streamed(request)
             else:
                 raw = self._client.responses.with_raw_response.create(**self._body(request))
-            left = raw.headers.get("x-ratelimit-remaining-requests")
-            self._room = float(left) if left and left.isdigit() else None
+            self._room = header_number(raw.headers, "x-ratelimit-remaining-requests")
             found = raw.parse().model_dump()
             return _chat_answer(found) if self.chat else _answer(found)
-        except self._sdk.APIStatusError as error:
+        except (*self._errors, *PARSE) as error:
             return outcome(error)
-        except (self._sdk.APIError, ValueError, KeyError, TypeError, AttributeError) as error:  # as in `claude`
-            return MaybeBilled(why=" ".join(str(error.__cause__ or error).split()) or type(error).__name__)
+
+    def _streamed(self, request: Request) -> Answer | MaybeBilled:
+        """A long reply, streamed; a stream that ends without its last event was cut after work was done."""
+        with self._client.responses.create(**self._body(request), stream=True) as events:
+            for event in events:
+                if event.type in ("response.completed", "response.incomplete", "response.failed"):
+                    return _answer(event.response.model_dump())
+        return MaybeBilled(why="the stream has no end")
 
     def room(self) -> float | None:
         """Requests that the last reply's rate-limit headers left."""
         return self._room
+
+    def newest_batch(self) -> str | None:
+        """Not needed: batches carry their intent."""
+        return None
 
     def post_batch(self, items: Sequence[Item], intent: str) -> str | NotTaken | MaybeBilled:
         """Upload the requests, then create the batch under the intent's id. Only the second step can be billed."""
@@ -79,62 +98,59 @@ class OpenAIApi:
         )
         try:
             file = self._client.files.create(file=(f"{intent}.jsonl", lines.encode()), purpose="batch")
-        except self._sdk.APIStatusError as error:
-            return outcome(error)
-        except self._sdk.APIError as error:
-            return NotTaken(why=f"upload: {error}")
+        except (*self._errors, *PARSE) as error:
+            found = outcome(error)
+            return found if isinstance(found, NotTaken) else NotTaken(why=f"upload: {found.why}")
         try:
             done = self._client.batches.create(
                 input_file_id=file.id, endpoint="/v1/responses", completion_window="24h", metadata={"intent": intent}
             )
             return str(done.id)
-        except self._sdk.APIStatusError as error:
+        except (*self._errors, *PARSE) as error:
             return outcome(error)
-        except self._sdk.APIError as error:
-            return MaybeBilled(why=" ".join(str(error.__cause__ or error).split()))
 
-    def find_batch(self, intent: str, ids: Sequence[str], known: frozenset[str]) -> str | None:
+    def find_batch(self, intent: Intent, known: frozenset[str]) -> str | None:
         """The batch that carries this intent. Raises ServiceError."""
         try:
-            return next((b.id for b in self._client.batches.list(limit=100) if (b.metadata or {}).get("intent") == intent), None)
-        except self._sdk.APIError as error:
-            raise self._failed("listing batches", error) from error
+            return next((b.id for b in self._client.batches.list(limit=100) if (b.metadata or {}).get("intent") == intent.id), None)
+        except (*self._errors, *PARSE) as error:
+            raise failed(f"{self.name}: listing batches", error) from error
 
-    def poll(self, batch: str) -> BatchState:
+    def poll(self, batch: str) -> BatchState | Gone:
         """How far the batch is. Raises ServiceError."""
         try:
             found = self._client.batches.retrieve(batch)
-        except self._sdk.APIError as error:
-            raise self._failed(f"batch {batch}", error) from error
-        counts = found.request_counts
-        done, total = (counts.completed + counts.failed, counts.total) if counts else (0, 0)
-        problem = None
-        if found.status == "failed":
-            problem = "; ".join(e.message or e.code or "?" for e in (found.errors.data or [])) if found.errors else "failed"
-        return BatchState(ended=found.status in ("completed", "failed", "expired", "cancelled"), done=done, total=total, problem=problem)
+            counts = found.request_counts
+            done, total = (counts.completed + counts.failed, counts.total) if counts else (0, 0)
+            problem = None
+            if found.status == "failed":
+                problem = "; ".join(e.message or e.code or "?" for e in (found.errors.data or [])) if found.errors else "failed"
+            ended = found.status in ("completed", "failed", "expired", "cancelled")
+            return BatchState(ended=ended, done=done, total=total, problem=problem)
+        except (*self._errors, *PARSE) as error:
+            if status_of(error) == 404:
+                return Gone(why=said(error))
+            raise failed(f"{self.name}: batch {batch}", error) from error
 
-    def results(self, batch: str) -> Iterator[Result]:
-        """Replies in any order, from the output and the error file. Raises ServiceError: unreadable or malformed."""
-        where = f"results of batch {batch}"
+    def results(self, batch: str) -> list[Result] | Gone:
+        """Replies in any order, from the output and the error file. Raises ServiceError: they cannot be read now."""
+        found: list[Result] = []
+        where = f"{self.name}: results of batch {batch}"
         try:
-            found = self._client.batches.retrieve(batch)
-            for file_id in (found.output_file_id, found.error_file_id):
-                if file_id is None:
-                    continue
-                for number, line in enumerate(self._client.files.content(file_id).text.splitlines(), 1):
-                    if not line.strip():
-                        continue
-                    try:
-                        entry = json.loads(line)
-                        name, response = str(entry["custom_id"]), entry.get("response")
-                        if response and response.get("status_code") == 200:
-                            yield name, _answer(response["body"])
-                        else:
-                            yield name, NotTaken(why=str(entry.get("error") or (response or {}).get("body"))[:300])
-                    except (ValueError, KeyError, TypeError) as error:
-                        raise ServiceError(f"{where}, line {number}", f"must be a result ({error!r})", "run it again later") from error
-        except self._sdk.APIError as error:
-            raise self._failed(where, error) from error
+            ended = self._client.batches.retrieve(batch)
+        except (*self._errors, *PARSE) as error:
+            raise failed(where, error) from error
+        for file_id in (ended.output_file_id, ended.error_file_id):
+            try:
+                data = b"" if file_id is None else self._client.files.content(file_id).content
+            except (*self._errors, *PARSE) as error:
+                if status_of(error) not in (404, 410):
+                    raise failed(where, error) from error
+                if not found:
+                    return Gone(why=f"file {file_id}: {said(error)}")
+            else:
+                found += [_result(number, line) for number, line in lines_of(data)]
+        return found
 
     def close(self) -> None:
         """Close the connections."""
@@ -154,6 +170,8 @@ class OpenAIApi:
             "store": False,
             "prompt_cache_key": "sysdesign-teacher",
         }
+        if not self.cache:
+            body["prompt_cache_options"] = {"mode": "explicit"}  # and no breakpoint: nothing is written to the cache
         if request.prefix:
             body["instructions"] = request.prefix
         if request.reply_schema is not None:
@@ -179,11 +197,6 @@ class OpenAIApi:
             }
         return body
 
-    def _failed(self, what: str, error: Exception) -> ServiceError:
-        return ServiceError(
-            f"{self.name}: {what}", f"must succeed ({' '.join(str(error).split())[:300]})", "run it again: paid replies are kept"
-        )
-
 
 def _answer(response: dict[str, Any]) -> Answer:
     """A response's text and billed tokens; cached and cache-written tokens are part of `input_tokens` here."""
@@ -192,10 +205,12 @@ def _answer(response: dict[str, Any]) -> Answer:
     read, written = details.get("cached_tokens") or 0, details.get("cache_write_tokens") or 0
     parts = [c for item in response["output"] if item.get("type") == "message" for c in item.get("content") or []]
     refused = any(c.get("type") == "refusal" for c in parts)
-    cut = response.get("status") == "incomplete"
+    status = response.get("status")
+    if status not in ("completed", "incomplete", "failed"):
+        raise ValueError(f"the response is {status}")
     return Answer(
         text="".join(c.get("text") or "" for c in parts if c.get("type") == "output_text"),
-        finish="refusal" if refused else "length" if cut else "stop",
+        finish="refusal" if refused or status == "failed" else "length" if status == "incomplete" else "stop",
         usage=Usage(
             input=used["input_tokens"] - read - written, cache_read=read, cache_write=written, output=used["output_tokens"],
             thinking=(used.get("output_tokens_details") or {}).get("reasoning_tokens") or 0,
@@ -211,3 +226,17 @@ def _chat_answer(found: dict[str, Any]) -> Answer:
         text=choice["message"].get("content") or "", finish="length" if cut else "stop",
         usage=Usage(input=used.get("prompt_tokens") or 0, output=used.get("completion_tokens") or 0), request_id=found.get("id"),
     )  # fmt: skip
+
+
+def _result(number: int, line: bytes) -> Result:
+    name = f"line {number}"
+    try:
+        entry = json.loads(line)
+        name, response = str(entry["custom_id"]), entry.get("response") or {}
+        status = response.get("status_code")
+        if status == 200:
+            return name, _answer(response["body"])
+        lasting = status is not None and 400 <= status < 500 and status not in (408, 409, 429)
+        return name, NotTaken(why=str(entry.get("error") or response.get("body"))[:300], fatal=lasting)
+    except PARSE as error:
+        return name, MaybeBilled(why=f"line {number} of the results cannot be read ({error!r})"[:300])

@@ -9,19 +9,32 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import ipaddress
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
-from sysdesign.errors import LimitError, ServiceError
+from sysdesign.errors import ConfigError, LimitError, ServiceError
 from sysdesign.graph import Record
-from sysdesign.ledger import Busy, Held, Ledger, Paid
-from sysdesign.models.chat import Message, Reply
+from sysdesign.ledger import Busy, Held, Intent, Ledger, Paid
 from sysdesign.models.prices import FREE, Price, Usage, read_prices
+
+
+class Refused(ServiceError):
+    """Asking again cannot help: key, credit, model, or a reply that somebody else is waiting for."""
+
+
+class Transient(ServiceError):
+    """A free call (a look at a batch, a count) that failed and may succeed later."""
+
+
+class LostReply(ServiceError):
+    """One request whose reply was lost so often that it is given up; others may go on."""
 
 
 class Request(Record):
@@ -34,7 +47,7 @@ class Request(Record):
     max_tokens: int
 
     def key(self, provider: str, model: str, effort: str) -> str:
-        """Identity of the purchase: the same key is never paid for twice. Pictures count by content."""
+        """Identity of the purchase: the same key is never paid for twice. `provider` is a `place`; pictures count by content."""
         pictures = [hashlib.sha256(path.read_bytes()).hexdigest() for path in self.images]
         parts = [provider, model, effort, self.prefix, self.text, pictures, self.reply_schema, self.max_tokens]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -50,7 +63,7 @@ class Answer(Record):
 
 
 class NotTaken(Record):
-    """Refused before any work: 429 or a client error. `fatal`: asking again cannot help (key, credit, model)."""
+    """Not billed: 429 or a client error, an errored part of a batch. `fatal`: asking again cannot help (key, credit, model)."""
 
     why: str
     retry_after_s: float | None = None
@@ -73,27 +86,60 @@ class BatchState(Record):
     problem: str | None = None  # the whole batch failed, e.g. validation
 
 
+class Undecided(Record):
+    """A batch that still runs may be the one looked for: only when it has ended do its results tell."""
+
+    batch: str
+
+
+class Gone(Record):
+    """The provider knows no such batch, or no longer keeps its results."""
+
+    why: str
+
+
 Item = tuple[str, Request]  # custom id, request
-Result = tuple[str, Answer | NotTaken]  # custom id, reply or why there is none (errored, expired, cancelled: not billed)
+# Custom id, and the reply or why there is none: not billed (errored, expired, cancelled), or a result that cannot be read and may be billed
+Result = tuple[str, Answer | NotTaken | MaybeBilled]
 
 
 class Provider(Protocol):
-    """One provider and one model. `room` tells how many requests its last rate-limit headers leave, None when unknown."""
+    """One provider and one model. `room` tells how many requests its last rate-limit headers leave, None when unknown.
+
+    `long_cache`: whether prefixes of a batch are written to the dearer, long-lived cache. Free calls raise `Transient` or `Refused`.
+    `results` names a line that tells no custom id `line N`.
+    """
 
     name: str
     model: str
     effort: str
     price: Price
     base_url: str
+    long_cache: bool
 
     def count(self, request: Request) -> int: ...
-    def send(self, request: Request) -> Answer | NotTaken | MaybeBilled: ...
+    def send(self, request: Request, *, long: bool = False) -> Answer | NotTaken | MaybeBilled: ...
     def room(self) -> float | None: ...
+    def newest_batch(self) -> str | None: ...
     def post_batch(self, items: Sequence[Item], intent: str) -> str | NotTaken | MaybeBilled: ...
-    def find_batch(self, intent: str, ids: Sequence[str], known: frozenset[str]) -> str | None: ...
-    def poll(self, batch: str) -> BatchState: ...
-    def results(self, batch: str) -> Iterator[Result]: ...
+    def find_batch(self, intent: Intent, known: frozenset[str]) -> str | Undecided | None: ...
+    def poll(self, batch: str) -> BatchState | Gone: ...
+    def results(self, batch: str) -> list[Result] | Gone: ...
     def close(self) -> None: ...
+
+
+OFFICIAL = ("https://api.anthropic.com", "https://api.openai.com/v1")
+
+
+def place(provider: Provider) -> str:
+    """Whose replies these are: the provider, and the address unless it is the provider's own. Two servers never share a reply."""
+    address = provider.base_url.rstrip("/")
+    return provider.name if address in OFFICIAL else f"{provider.name}@{address}"
+
+
+def custom_id(key: str, intent: str) -> str:
+    """What a request is called inside a batch: within both providers' alphabet and 64 characters, and like no other batch's."""
+    return f"{key[:40]}-{intent[:16]}"
 
 
 @dataclass
@@ -111,47 +157,51 @@ class Patience:
 class Spender:
     """Buys replies from one provider through the ledger."""
 
-    def __init__(
-        self, provider: Provider, ledger: Ledger, prefix_tokens: int | None = None, patience: Patience | None = None, cached: bool = True
-    ) -> None:
+    def __init__(self, provider: Provider, ledger: Ledger, prefix_tokens: int | None = None, patience: Patience | None = None) -> None:
         """`prefix_tokens`: counted tokens of the shared prefix; without it the bound takes a token a byte."""
         self.provider, self.ledger, self.patience = provider, ledger, patience or Patience()
-        self.cached = cached and provider.price.caches
-        self.prefix_tokens = prefix_tokens
+        self.prefix_tokens, self.place = prefix_tokens, place(provider)
 
     def key(self, request: Request) -> str:
         """The ledger key of the request."""
-        return request.key(self.provider.name, self.provider.model, self.provider.effort)
+        return request.key(self.place, self.provider.model, self.provider.effort)
 
-    def worst(self, request: Request, batch: bool) -> int:
-        """Micro-dollars that the request can cost at most."""
+    def worst(self, request: Request, batch: bool, long: bool = False) -> int:
+        """Micro-dollars that the request can cost at most: providers cache by themselves, so a cache write is always possible."""
         tokens = input_bound(request, self.provider.name, self.prefix_tokens)
-        return self.provider.price.worst(tokens, request.max_tokens, batch=batch, cached=self.cached, long=batch)
+        return self.provider.price.worst(tokens, request.max_tokens, batch=batch, long=(batch or long) and self.provider.long_cache)
 
-    def buy(self, request: Request) -> Answer:
-        """The reply, from the ledger or from the provider.
+    def cost(self, answer: Answer, batch: bool, long: bool = False) -> int:
+        """Micro-dollars that it did cost."""
+        return self.provider.price.cost(answer.usage, batch=batch, long=(batch or long) and self.provider.long_cache)
 
-        Raises LimitError: the cap would be passed. ServiceError: refused for good, or no reply within the patience.
+    def buy(self, request: Request, *, long: bool = False) -> Answer:
+        """The reply, from the ledger or from the provider. `long`: write the prefix to the long-lived cache, for a batch that follows.
+
+        Raises LimitError: the cap would be passed. Refused: for good. LostReply: given up. ServiceError: no reply within the patience.
         """
-        key, worst, patience = self.key(request), self.worst(request, False), self.patience
+        key, worst, patience, who = self.key(request), self.worst(request, False, long), self.patience, self._who
         started, rng, why, tries = time.monotonic(), random.Random(key), "", 0
         while time.monotonic() - started < patience.deadline_s:
-            held = self.ledger.reserve(key, worst, self.provider.name, self.provider.model)
+            held = self.ledger.reserve(key, worst, self.place, self.provider.model)
             if isinstance(held, Paid):
                 return Answer.model_validate_json(held.body)
             if isinstance(held, Busy):
+                if held.batch:
+                    raise Refused(who, "must not be asked live for what an open batch is buying", ELSEWHERE)
                 self.ledger.bury_the_dead()
                 patience.sleep(min(1.0, patience.first_wait_s) * (0.5 + rng.random()))
                 continue
-            answer = self._send(held, request)
+            answer = self._send(held, request, long)
             if isinstance(answer, Answer):
                 return answer
             why, tries = answer.why, tries + 1
             if isinstance(answer, NotTaken) and answer.fatal:
-                raise ServiceError(
-                    f"{self.provider.name} {self.provider.model}", f"must accept the request ({why})", answer.do or "read its reply"
-                )
-            if tries >= patience.tries or self.ledger.losses(key) >= patience.lost_replies:
+                raise Refused(who, f"must accept the request ({why})", answer.do or "read its reply")
+            if isinstance(answer, MaybeBilled) and self.ledger.losses(key) >= patience.lost_replies:
+                law = f"must reply: {self.ledger.losses(key)} replies to one request were lost and may have been billed ({why})"
+                raise LostReply(who, law, "run it again to try once more: paid replies are kept")
+            if tries >= patience.tries:
                 break
             wait = min(patience.longest_wait_s, patience.first_wait_s * 2 ** (tries - 1)) * (0.5 + rng.random())
             if isinstance(answer, NotTaken) and answer.retry_after_s is not None:
@@ -159,26 +209,42 @@ class Spender:
             if time.monotonic() - started + wait > patience.deadline_s:
                 break
             patience.sleep(wait)
-        raise ServiceError(
-            f"{self.provider.name} {self.provider.model}",
-            f"must reply ({tries} tries, last: {why or 'busy'})",
-            "run it again: paid replies are kept",
-        )
+        raise ServiceError(who, f"must reply ({tries} tries, last: {why or 'busy'})", "run it again: paid replies are kept")
 
-    def _send(self, held: Held, request: Request) -> Answer | NotTaken | MaybeBilled:
+    @property
+    def _who(self) -> str:
+        return f"{self.place} {self.provider.model}"
+
+    def _send(self, held: Held, request: Request, long: bool) -> Answer | NotTaken | MaybeBilled:
         try:
-            answer = self.provider.send(request)
+            answer = self.provider.send(request, long=long)
         except BaseException as error:
             self.ledger.lose(held, repr(error))  # interrupted or broken mid-call: it may have been billed
             raise
         if isinstance(answer, Answer):
-            cost = self.provider.price.cost(answer.usage, batch=False)
-            self.ledger.settle(held, cost, answer.model_dump_json())
+            self.ledger.settle(held, self.cost(answer, False, long), answer.model_dump_json())
         elif isinstance(answer, NotTaken):
             self.ledger.release(held, answer.why)
         else:
             self.ledger.lose(held, answer.why)
         return answer
+
+
+LASTING = 0.02  # share of requests that a set may go without when asking again cannot help: a lost reply, an errored part of a batch
+
+
+def whole(spender: Spender, replies: dict[str, Answer | NotTaken]) -> dict[str, Answer | NotTaken]:
+    """The same replies. Raises ServiceError when too many are missing: a set that was cut short must not pass for a complete one."""
+    missing = [reply for reply in replies.values() if isinstance(reply, NotTaken)]
+    passing = [reply for reply in missing if not reply.fatal]
+    if not missing or (not passing and len(missing) <= max(1, LASTING * len(replies))):
+        return replies
+    why = (passing or missing)[0].why
+    law = f"{len(missing)} of {len(replies)} requests have no reply ({why})"
+    raise ServiceError(f"{spender.place} {spender.provider.model}", law, "run it again: what was paid is kept, and only the rest is bought")
+
+
+ELSEWHERE = "another run is waiting for that batch: let it end, then run this again; what it bought is in the ledger"
 
 
 def input_bound(request: Request, provider: str, prefix_tokens: int | None = None) -> int:
@@ -196,48 +262,6 @@ def input_bound(request: Request, provider: str, prefix_tokens: int | None = Non
     return prefix + len(request.text.encode()) + len(schema.encode()) + pictures + 600  # roles, tool and format scaffolding
 
 
-def expected_cost(provider: Provider, input_tokens: int, prefix_tokens: int, output_tokens: int, *, batch: bool, hits: float) -> float:
-    """Micro-dollars one request costs in the mean when a share `hits` reads the prefix from the cache and the rest writes it."""
-    price = provider.price
-    fresh = input_tokens - prefix_tokens
-    if not price.caches or hits <= 0:
-        return (input_tokens * price.input + output_tokens * price.output) * (price.batch if batch else 1)
-    prefix = prefix_tokens * (hits * (price.cache_read or 0) + (1 - hits) * price.write_price(batch))
-    return (fresh * price.input + prefix + output_tokens * price.output) * (price.batch if batch else 1)
-
-
-class PaidChat:
-    """A paid provider behind the chat seam, so that a judge spends from the same ledger. Raises as `Spender.buy`."""
-
-    def __init__(self, spender: Spender) -> None:
-        self._spender = spender
-        self.name = f"{spender.provider.model}@{spender.provider.name}"
-
-    def reply(self, messages: Sequence[Message], *, max_tokens: int, seed: int) -> Reply:
-        """One reply; `seed` enters the text so that votes are separate purchases (these models take no sampling seed)."""
-        prefix = "\n\n".join(m.text for m in messages if m.role == "system")
-        said = [m for m in messages if m.role != "system"]
-        text = said[0].text if len(said) == 1 else "\n\n".join(f"{m.role.upper()}: {m.text}" for m in said)
-        if seed:
-            text += f"\n\n(vote {seed})"
-        request = Request(prefix=prefix, text=text, images=tuple(p for m in said for p in m.images), max_tokens=max_tokens)
-        started = time.monotonic()
-        answer = self._spender.buy(request)
-        tokens = answer.usage.input + answer.usage.cache_read + answer.usage.cache_write
-        return Reply(
-            text=answer.text,
-            finish=answer.finish,
-            input_tokens=tokens,
-            output_tokens=answer.usage.output,
-            seconds=time.monotonic() - started,
-        )
-
-    def close(self) -> None:
-        """Close the provider's connections and the ledger."""
-        self._spender.provider.close()
-        self._spender.ledger.close()
-
-
 def open_provider(
     kind: Literal["anthropic", "openai", "chat"],
     model: str,
@@ -246,22 +270,28 @@ def open_provider(
     base_url: str | None = None,
     effort: str = "low",
     cache: bool = True,
+    chat_price: Price | None = None,
 ) -> Provider:
-    """The adapter of that kind. Raises ConfigError: unknown or retired model; ServiceError: no key in the environment variable."""
+    """The adapter of that kind. `chat_price`: of a chat-completions server that bills; without it the server must be one's own.
+
+    Raises ConfigError: unknown or retired model, a public server without a price. ServiceError: no usable key in the environment variable.
+    """
     import os
 
     prices = read_prices()
-    key = os.environ.get(key_env, "") if key_env else ""
+    key = (os.environ.get(key_env, "") if key_env else "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise ServiceError(f"environment variable {key_env}", "must hold plain characters only", "copy the key again, without quotes")
     if kind == "chat":
         from sysdesign.models.openai_api import OpenAIApi
 
         if base_url is None:
-            raise ServiceError(
-                "conversations.teacher.base_url",
-                "must be set when api is chat",
-                "--conversations.teacher.base_url http://localhost:11434/v1",
-            )
-        return OpenAIApi(model, FREE, key or "none", base_url=base_url, effort=effort, chat=True)
+            do = "--conversations.teacher.base_url http://localhost:11434/v1"
+            raise ServiceError("conversations.teacher.base_url", "must be set when api is chat", do)
+        if chat_price is None and not own_host(base_url):
+            law = "must be this machine or a private network, or have a price: without one there is no cap"
+            raise ConfigError("conversations.teacher.base_url", law, "set --conversations.teacher.usd_per_mtok [IN,OUT]", base_url)
+        return OpenAIApi(model, chat_price or FREE, key or "none", base_url=base_url, effort=effort, chat=True)
     price = prices.price(model, kind)
     if not key:
         raise ServiceError(
@@ -273,7 +303,16 @@ def open_provider(
         return Claude(model, price, key, base_url=base_url, effort=effort, cache=cache and price.caches)
     from sysdesign.models.openai_api import OpenAIApi
 
-    return OpenAIApi(model, price, key, base_url=base_url, effort=effort)
+    return OpenAIApi(model, price, key, base_url=base_url, effort=effort, cache=cache and price.caches)
+
+
+def own_host(base_url: str) -> bool:
+    """Whether the address is this machine's or a private network's, by its text alone: no name is looked up."""
+    host = (urlsplit(base_url).hostname or "").rstrip(".")
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return bool(host) and ("." not in host or host.endswith((".localhost", ".local", ".internal", ".lan", ".home.arpa")))
 
 
 def open_ledger(store: Path, budget_usd: float) -> Ledger:

@@ -52,9 +52,9 @@ class Price(Record):
         """Price of a cache write; where only the short one is known it stands for both."""
         return max(self.input, (self.cache_write_long if long else None) or self.cache_write or self.input)
 
-    def worst(self, input_tokens: int, max_tokens: int, *, batch: bool, cached: bool, long: bool = False) -> int:
-        """Micro-dollars if every input token is written to the cache and the reply is as long as allowed."""
-        dearest = self.write_price(long) if cached else self.input
+    def worst(self, input_tokens: int, max_tokens: int, *, batch: bool, long: bool = False) -> int:
+        """Micro-dollars if every input token is written to the dearest cache and the reply is as long as allowed."""
+        dearest = max(self.write_price(long), self.write_price(False), self.input)
         return math.ceil((math.ceil(input_tokens * dearest) + math.ceil(max_tokens * self.output)) * (self.batch if batch else 1.0))
 
     def cost(self, usage: Usage, *, batch: bool, long: bool = False) -> int:

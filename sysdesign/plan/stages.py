@@ -10,7 +10,7 @@ from sysdesign.config.evaluate import ChatJudge
 from sysdesign.config.root import Config
 from sysdesign.graph import Record
 from sysdesign.models.prices import FREE, read_prices
-from sysdesign.models.quote import BATCH_HITS, LIVE_HITS, Job, Quote, quote
+from sysdesign.models.quote import Job, Quote, quote
 from sysdesign.plan.points import Card, Points
 from sysdesign.plan.training import training_on
 from sysdesign.plan.work import HEADLINE, Work, request_tokens
@@ -102,9 +102,8 @@ def _conversations(config: Config, work: Work, machine: Machine, points: Points)
     cached = teacher.cache and price.caches
     usd = (found.batch_cache if cached else found.batch) if batch else (found.live_cache if cached else found.live)
     wait, worst_wait = (points.cost("batch_hours"), 24.0) if batch else (found.hours_live, 4 * found.hours_live)
-    hits = BATCH_HITS if batch else LIVE_HITS
     how = f"{job.requests:,} requests to {teacher.model}, {'batch' if batch else 'live'}, {job.prefix}+{job.own} tokens in, {job.reply} out"
-    how += f", {hits:.0%} cache hits assumed" if cached else ""
+    how += ", the first writes the cache" if cached else ""
     return Estimate(
         stage="conversations", minutes=minutes + wait * 60, worst_minutes=3 * minutes + worst_wait * 60, disk_gb=2 * disk, api_usd=usd,
         api_worst_usd=found.worst_batch if batch else found.worst_live, how=how,
@@ -231,7 +230,7 @@ def _judge(config: Config, work: Work) -> tuple[float, float, str]:
     price = read_prices().price(judge.model, judge.kind)
     calls, (own, reply) = 2 * HEADLINE, JUDGE_TOKENS
     usd = calls * (own * price.input + reply * price.output) / 1e6
-    return usd, calls * price.worst(2 * own, judge.max_tokens, batch=False, cached=False) / 1e6, f", judged by {judge.model}"
+    return usd, calls * price.worst(2 * own, judge.max_tokens, batch=False) / 1e6, f", judged by {judge.model}"
 
 
 def _deploy(config: Config, work: Work, machine: Machine, points: Points) -> Estimate:
