@@ -29,6 +29,7 @@ def test_the_report_shows_the_winner_and_its_profile_trains_in_full(tmp_path: Pa
     assert found.best == best.number and found.complete == 8 and found.hours == pytest.approx(8 / 60)
     assert found.importance and sum(found.importance.values()) == pytest.approx(1.0)
     assert f"`train.learning_rate` = {found.values['train.learning_rate']:.3g}. 8 trials" in found.note()
+    assert "Share of the score's variance: `train." in found.note() and "sweep/importance/train.lora.rank" in found.metrics()
     page = (tmp_path / "report/report.html").read_text()
     for title in ("Score by trial", "Which axis matters", "Parallel coordinates", "Score against cost"):
         assert title in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def test_killed_at_three_points_and_resumed_nothing_is_lost_or_run_twice(tmp_pat
         curve = [entry.step for entry in client.get_metric_history(run.info.run_id, "train/val_loss")]
         assert curve == list(range(1, 11))
         assert set(run.data.params) == {"train.lora.rank", "train.learning_rate"}
+        assert re.fullmatch(r"trial \d: rank=\d+ learning_rate=0\.\d+", run.info.run_name)
         assert run.data.metrics["cost/trial_seconds"] > 0
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "mlflow.db"]
     assert written and not [path for path in written if b"canary-4711" in path.read_bytes()]

@@ -45,15 +45,18 @@ class SweepReport(Report):
     def metrics(self) -> dict[str, float]:
         counts = {"sweep/complete": self.complete, "sweep/pruned": self.pruned, "sweep/failed": self.failed}
         found = {**counts, "sweep/best": self.score, "cost/hours": self.hours, "cost/usd": self.usd}
-        return {name: float(value) for name, value in found.items() if value is not None}
+        shares = {f"sweep/importance/{path}": share for path, share in (self.importance or {}).items()}
+        return {name: float(value) for name, value in {**found, **shares}.items() if value is not None}
 
     def note(self) -> str:
         ran = f"{self.complete} trials ran to their end, {self.pruned} were pruned, {self.failed} failed, in {self.hours:.2f} h"
         money = f" and {self.usd:.2f} USD" if self.usd else ""
         if self.best is None:
             return f"{ran}{money}; none has a score."
+        shares = ", ".join(f"`{path}` {share:.0%}" for path, share in (self.importance or {}).items())
+        matters = f" Share of the score's variance: {shares}." if shares else ""
         told = ", ".join(f"`{path}` = {_short(value)}" for path, value in self.values.items())
-        return f"Best of the sweep: trial **{self.best}** with `{self.metric}` **{self.score:.4f}** at {told}. {ran}{money}."
+        return f"Best of the sweep: trial **{self.best}** with `{self.metric}` **{self.score:.4f}** at {told}. {ran}{money}.{matters}"
 
     def tags(self) -> dict[str, str]:
         return {"sweep.best_trial": "none" if self.best is None else str(self.best)}

@@ -49,7 +49,10 @@ class TrialRuns:
 
     def begin(self, trial: int, values: Mapping[str, Any], *, again: bool) -> None:
         """Open the trial's run. `again`: a driver before this one may have opened it; then nothing is logged twice."""
-        tag, name = f"{self.study}:{trial}", f"trial {trial}"
+        shown = (
+            f"{path.rpartition('.')[2]}={v:.3g}" if isinstance(v, float) else f"{path.rpartition('.')[2]}={v}" for path, v in values.items()
+        )
+        tag, name = f"{self.study}:{trial}", f"trial {trial}: {' '.join(shown)}"[:120]
         found = _find(self.client, f"tags.`sweep.trial` = '{tag}'") if again else None
         tags = {"sweep.trial": tag, "mlflow.parentRunId": self.parent.run}
         log = RunLog(self.client, found or _create(self.client, name, tags))
@@ -110,7 +113,9 @@ def close(log: RunLog, status: str) -> None:
 
 
 def attach(log: RunLog, folder: Path) -> None:
-    """Upload the sweep's report to its run."""
+    """Upload the sweep's report to its run, and show its pictures among the charts."""
+    for picture in sorted(folder.glob("*.png")):
+        log.image(picture, picture.stem)
     log._try(lambda: log.client.log_artifacts(log.run, str(folder), "sweep"))
 
 
