@@ -23,6 +23,7 @@ from sysdesign.models.paid import Answer, Patience, Request, Spender, input_boun
 from sysdesign.models.paid_chat import PaidChat
 from sysdesign.models.prices import PriceFile, Usage, read_prices
 from sysdesign.models.quote import FULL_JOB, cost_table, quote
+from sysdesign.prompts import read_prompt
 from sysdesign.records import Conversation, NullLog, Rejected, read_jsonl
 
 RECORDS = diagrams(4)
@@ -91,6 +92,11 @@ def test_requests_carry_schema_cache_effort_and_some_pictures(tmp_path: Path, ki
         run(tmp_path, teacher(kind, server, mode="live", effort="medium"))
         bodies = server.account.bodies
     assert len(bodies) == 10
+    asked = json.loads(
+        bodies[0]["messages"][0]["content"][-1]["text"] if kind == "anthropic" else bodies[0]["input"][0]["content"][-1]["text"]
+    )
+    told = read_prompt("conversations/teacher.v2.md")  # the prompt names every field that is sent
+    assert all(f"`{field}`" in told for field in [*asked, *asked["tasks"][0]])
     if kind == "anthropic":
         assert all(b["system"][0]["cache_control"] == {"type": "ephemeral", "ttl": "5m"} for b in bodies)
         assert all(b["output_config"]["effort"] == "medium" and b["output_config"]["format"]["type"] == "json_schema" for b in bodies)

@@ -4,8 +4,8 @@
 
 The server bills every reply by its own arithmetic and returns the drafts unchanged with 60 tokens on top, so the plan is asked with that
 wording (1.0) and that much thinking (60) in place of its assumptions about a real teacher. Everything else is the plan's own: how many
-requests, how long prefix, graph, tasks and replies are, prices, cache and batch discounts. In batch with cache the plan assumes 60 % hits
-(the order is the provider's), where this server always hits: there it must be above the ledger, not near it.
+requests, how long prefix, graph, tasks and replies are, prices, cache and batch discounts. The first request goes alone and writes the
+prefix to the cache (for an hour before a batch), the others read it, and this server never misses; a real batch may.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def chat_price(cfg: OpenAITeacherConfig) -> Price | None:
 
 def shared_prefix(drafts: Sequence[Conversation]) -> str:
     """The teacher's prompt, the rule behind each kind of question, and drafts as examples, up to a cacheable length."""
-    lines = [read_prompt("conversations/teacher.v1.md"), "", "# How each kind of question is answered", ""]
+    lines = [read_prompt("conversations/teacher.v2.md"), "", "# How each kind of question is answered", ""]
     lines += [f"- {name}: {' '.join((family.__doc__ or '').split())}" for name, family in FAMILIES.items()]
     lines += ["", "# Examples of drafts", ""]
     text, seen = "\n".join(lines) + "\n", set()
