@@ -82,6 +82,15 @@ def test_a_run_cut_short_by_the_cap_is_an_error_and_the_next_goes_on(tmp_path: P
         assert len(kept) == 10 and not rejected and set(server.account.served.values()) == {1}
 
 
+def test_worst_cases_under_way_slow_a_run_down_and_do_not_end_it(tmp_path: Path) -> None:
+    with ProviderServer() as server:
+        spender, wanted = make("anthropic", server, tmp_path), ask(20, max_tokens=1000)
+        spender.ledger.cap = 3 * spender.worst(wanted["r0"], False)
+        replies = purchase.buy_live(spender, wanted, 8)
+        assert all(isinstance(a, Answer) for a in replies.values()) and spender.ledger.totals().committed <= spender.ledger.cap
+        close(spender)
+
+
 def test_an_outage_in_the_middle_is_an_error_not_a_short_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paid, "Patience", lambda: HASTE)
     served = [0]

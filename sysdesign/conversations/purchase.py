@@ -138,6 +138,10 @@ def buy_live(
                 try:
                     found[name], in_a_row = future.result(), 0
                 except (ServiceError, LimitError) as error:
+                    if isinstance(error, LimitError) and running:  # worst cases of calls under way hold the money: fewer at once
+                        waiting.append((name, requests[name]))
+                        in_flight = len(running)
+                        continue
                     found[name] = NotTaken(why=f"{error.where}: {error.law}", fatal=isinstance(error, LostReply))
                     rejected, in_a_row = rejected + 1, in_a_row + 1
                     if isinstance(error, LimitError | Refused) or in_a_row >= OUTAGE:
