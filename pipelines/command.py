@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sysdesign.config.root import Config
-from sysdesign.errors import ConfigError, SysdesignError
+from sysdesign.errors import ConfigError, SysdesignError, interrupted
 from sysdesign.profiles import CONF, fields, resolve
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def errors_as_lines() -> Iterator[None]:
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except KeyboardInterrupt:
+    except BaseException as err:
+        if not interrupted(err):
+            raise
         print("stopped: what was finished is kept; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 

@@ -67,3 +67,10 @@ class LimitError(SysdesignError):
 def _shorten(value: Any, width: int = 120) -> str:
     text = repr(value)
     return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def interrupted(err: BaseException | None) -> bool:
+    """Whether an interrupt is behind this error: a library that is interrupted in its clean-up raises something of its own."""
+    while err is not None and not isinstance(err, KeyboardInterrupt):
+        err = err.__cause__ or err.__context__
+    return err is not None

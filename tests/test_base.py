@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 from dataset_world import artifact
+from pydantic import ValidationError
 
 from sysdesign.artifacts import hash_files
 from sysdesign.base.stage import base

@@ -45,6 +45,17 @@ def test_a_person_s_own_interrupt_stays_one(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
 
+def test_an_interrupt_that_a_library_turned_into_its_own_error_is_still_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="130"), command.errors_as_lines():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("worker is killed by signal: Terminated")
+    assert capsys.readouterr().err.startswith("stopped: ")
+    with pytest.raises(RuntimeError, match="its own"), command.errors_as_lines():
+        raise RuntimeError("its own")
+
+
 def test_only_a_rented_machine_with_a_budget_is_counted(tmp_path: Path) -> None:
     for stage, runtime in [
         ("diagrams", RENTED),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from sysdesign.config.train import TrainConfig
+from sysdesign.config.base import TinyBase
+from sysdesign.config.train import LoraConfig, TrainConfig
 from sysdesign.errors import ArtifactError, LimitError
 from sysdesign.train import memory, order
+from sysdesign.train.peft_backend import target_pattern
 
 QWEN2_VL_7B = memory.Shape(
     hidden=3584, layers=28, inner=18944, queries=3584, keys=512, heads=28, vocabulary=152064, tied=False, vision=676_000_000
@@ -112,3 +115,22 @@ def test_kernels_compute_what_torch_computes() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(done.stdout.split()) == 9
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_an_adapter_goes_on_linear_maps_alone_vision_and_merger_included(family: str) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    from sysdesign.models.tiny import _config, _tokenizer, chat_template
+
+    config = _config(TinyBase(family=family), _tokenizer(["some words of text"] * 4, 512, chat_template(family)))
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    pattern = target_pattern(LoraConfig(vision=True, merger=True))
+    hit = {name: module for name, module in model.named_modules() if re.fullmatch(pattern, name)}
+    assert all(isinstance(module, torch.nn.Linear) for module in hit.values())
+    parts = {part: sum(part in name for name in hit) for part in ("language_model.layers", "visual.blocks", "merger")}
+    assert (
+        parts["language_model.layers"] == 7 * config.text_config.num_hidden_layers and parts["merger"] >= 2 and parts["visual.blocks"] >= 16
+    )

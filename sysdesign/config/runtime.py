@@ -23,7 +23,7 @@ class RuntimeConfig(Section):
     yes: bool = False
     """Go on without asking when a step costs money."""
     budget_usd: float = Field(default=0.0, ge=0)
-    """Hard cap on API calls and on the rented machine's minutes together, in US dollars; 0 forbids paid calls and leaves minutes uncounted."""
+    """Hard cap on API calls and a rented machine's minutes together, in US dollars; 0 forbids paid calls and counts no minutes."""
     gpu_usd_per_hour: float = Field(default=0.0, ge=0)
     """Rent of this machine; 0 when it is yours."""
     registered_model: str = Field(default="sysdesign", pattern=r"^[^/:]+$")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.errors import LimitError
+from sysdesign.errors import LimitError, interrupted
 from sysdesign.ledger import Ledger
 from sysdesign.models.paid import open_ledger
 from sysdesign.plan.planner import ON_CARD
@@ -51,8 +51,8 @@ def metered(stage: str, runtime: RuntimeConfig, store: Path, minute_s: float = 6
         ledger.spend(minute, "machine", stage, f"{runtime.gpu_usd_per_hour:g} an hour")
         payer.start()
         yield
-    except KeyboardInterrupt:
-        if over:
+    except BaseException as err:
+        if over and interrupted(err):
             raise over[0] from None
         raise
     finally:

@@ -30,7 +30,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from sysdesign.errors import ServiceError, SysdesignError
+from sysdesign.errors import ServiceError, SysdesignError, interrupted
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -151,7 +151,7 @@ def run(client: MlflowClient, name: str, *, parent: Run | None = None, tags: Map
     try:
         yield log
     except BaseException as err:
-        stopped = isinstance(err, KeyboardInterrupt | SystemExit)
+        stopped = isinstance(err, SystemExit) or interrupted(err)
         if isinstance(err, SysdesignError):
             log.tags({"sysdesign.error": str(err)[:4000], "mlflow.note.content": f"**{type(err).__name__}** {err}"})
         log._try(lambda: client.set_terminated(current, "KILLED" if stopped else "FAILED"))

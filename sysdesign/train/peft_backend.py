@@ -12,7 +12,7 @@ from sysdesign.config.train import LoraConfig
 from sysdesign.errors import ArtifactError
 
 LANGUAGE = r"language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-MERGER = r"visual\.(merger|deepstack_merger_list\.\d+)\.(mlp\.\d+|linear_fc\d)"
+MERGER = r"visual\.(merger|deepstack_merger_list\.\d+)\.(mlp\.[02]|linear_fc\d)"  # mlp.1 is the activation between them
 VISION = r"visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2|linear_fc1|linear_fc2|gate_proj|up_proj|down_proj))"
 
 
