@@ -12,8 +12,8 @@ from sysdesign.artifacts import Artifact, hash_files
 from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.errors import ArtifactError
-from sysdesign.evaluate.contestants import certified
 from sysdesign.evaluate.stage import evaluate
+from sysdesign.models.bundle import certified
 from sysdesign.prompts import headline_prompts
 from sysdesign.records import Boxes, Check, DiagramRecord, NullLog, Row, write_jsonl
 from tests.export_inputs import artifact
