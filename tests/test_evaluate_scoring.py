@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sysdesign.evaluate.scoring import score
 from sysdesign.models.structure import boxes, edges, graph
 from sysdesign.prompts import Rubric, RubricNumber
 from sysdesign.records import Check
+from tests.test_evaluate import architecture
 
 
 def test_500_answers_with_one_fault_each_score_what_the_fault_demands() -> None:
@@ -111,3 +113,51 @@ def test_the_rubric_rewards_what_is_named_and_caps_wrong_arithmetic() -> None:
     full = grade("Peak 600 req/s. 200 x 3 = 600. A Redis cache. Idempotency keys.", rubric, category="design")
     wrong = grade("Peak 600 req/s. 200 x 3 = 700. A Redis cache. Idempotency keys.", rubric, category="design")
     assert thin < full.value and wrong.grades[2] <= 2 and wrong.value <= full.value
+
+
+DENIED = Check(kind="reject", expected="Edge Cache")
+GRAPH = architecture(0)
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ("There is no Edge Cache in this picture.", 1),
+        ("The Edge Cache is not drawn.", 1),
+        ("It is not shown.", 1),
+        ("No such component is drawn.", 1),
+        ("None.", 1),
+        ("There is no Payment Router component.", 0),
+        (f"{GRAPH.components[0].name} does not show one.", 0),
+        ("No.", 0),
+        ("The Edge Cache holds 40 GB.", 0),
+    ],
+)
+def test_a_denial_counts_for_what_was_asked_and_nothing_else(said: str, right: int) -> None:
+    assert score(DENIED, said, graph=GRAPH).value == right
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ("An arrow leads from Gateway to Orders.", 1),
+        ("Yes.", 1),
+        ("It does.", 1),
+        ("Gateway does not call Orders.", 0),
+        ("cor go role Pcomm server orvenovey clock users five five new new new", 0),
+        ("The picture diagrow from Service.", 0),
+    ],
+)
+def test_noise_is_no_yes(said: str, value: int) -> None:
+    asked = "Is there an arrow from Gateway to Orders in this picture?"
+    assert score(Check(kind="choice", expected="yes"), said, question=asked).value == value
+    if not value and "not" not in said:
+        assert score(Check(kind="choice", expected="no"), said, question=asked).value == 0, "nor a no"
+
+
+def test_what_names_nothing_has_no_rate_of_invention_and_a_graph_without_types_none_right() -> None:
+    assert "hallucination" not in score(Check(kind="set", expected=["Gateway"]), "cor go role", graph=GRAPH).parts
+    wanted = {"components": [{"name": "A", "type": "sql"}, {"name": "B", "type": "lb"}], "edges": [{"src": "A", "dst": "B"}]}
+    told = json.dumps({"components": [{"name": "A"}, {"name": "B"}], "edges": [{"src": "A", "dst": "B"}]})
+    found = score(Check(kind="graph", expected=wanted), told)
+    assert found.parts["type_accuracy"] == 0 and found.value is not None and found.value < 0.7

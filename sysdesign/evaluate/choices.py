@@ -28,6 +28,10 @@ SAME_CHOICE = {
 _NONE = re.compile(
     r"\W*(?:no\b|none\b|nothing\b|nobody\b|not one\b|there (?:is|are) (?:no|none)\b|\[\s*\]|the (?:list|set) is empty)", re.IGNORECASE
 )
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|does|do|can|cannot|could|would|will|must|exists?|shows?|contains?|includes?|sends?|calls?|leads?|runs?|goes|go|points?|"
+    r"connects?|talks?|writes?|reads?|uses?|depends?|fails?|stays?|keeps?|holds?|loses?|survives?|answers?|waits?|needs?|meets?|exceeds?|fits?|works?|draws?|"
+    r"isn't|aren't|doesn't|don't|can't|won't)\b", re.IGNORECASE)  # fmt: skip
 _BULLET = re.compile(r"(?m)^\s*(?:[-*•+]|\d{1,2}[.)])\s.*$")
 _DENIES = re.compile(
     r"\b(?:no|not|none|never|n't|without|lacks?|absent|missing|neither|cannot|can't|isn't|doesn't|don't|unable|nothing|unanswerable|"
@@ -40,8 +44,11 @@ def named_choice(text: str, known: Sequence[str], subject: set[str]) -> str | No
     return pick(named, lambda a, b: a == b, concludes=_concludes(text))
 
 
-def option(text: str, options: tuple[str, str]) -> str | None:
-    """Which of two opposites the text settles on: a sentence that opens with one, else the one it ends up saying."""
+def option(text: str, options: tuple[str, str], question: str = "") -> str | None:
+    """Which of two opposites the text settles on: a sentence that opens with one, else the one it ends up saying.
+
+    A sentence in place of yes or no counts when it states something about the question's subject.
+    """
     every = {spelling for pair in OPPOSITES if set(pair) & set(options) for spelling in pair} | set(options)
     every |= {long for long, short in SAME_CHOICE.items() if {short, long} & every}
     said = [[SAME_CHOICE.get(w, w) for w in re.findall(r"[a-z]+", sentence.lower()) if w in every] for sentence in sentences(text)]
@@ -51,9 +58,18 @@ def option(text: str, options: tuple[str, str]) -> str | None:
     plain = [words[0] for words in said if words]
     if plain:
         return pick(plain, lambda a, b: a == b, concludes=True)
-    if "yes" in options and len(text.split()) > 2:  # a sentence instead of the word
-        return "no" if _DENIES.search(sentences(text)[0] if sentences(text) else "") else "yes"
+    first = next(iter(sentences(text)), "")
+    if "yes" in options and len(text.split()) > 1 and _states(first, question):  # a sentence instead of the word
+        return "no" if _DENIES.search(first) else "yes"
     return None
+
+
+def _states(sentence: str, question: str) -> bool:
+    """Whether it has a verb and speaks of what was asked: two of the question's longer words, or `it`, `they`, `there`."""
+    words = re.findall(r"[a-z0-9]+", sentence.lower())
+    asked = {word for word in re.findall(r"[a-z0-9]+", question.lower()) if len(word) > 3}
+    short = len(words) <= 12 and bool({"it", "they", "there", "this", "that", "one", "both"} & set(words))
+    return bool(_VERB.search(sentence)) and (not asked or short or len(asked & set(words)) >= 2)
 
 
 def stated_set(text: str, known: Sequence[str], question: str) -> list[str] | None:

@@ -28,6 +28,9 @@ _NO_ANSWER = re.compile(
     r"specified|noted|recorded|printed|indicated|known|available|readable|any|a\s)|(?:does|do|did)\s*(?:not|n't)\s+(?:show|contain|include|have|exist|appear|state|give|say|list|draw|mention|feature|specify|note|record|print|indicate|tell)|there\s+(?:is|are)\s+no\b|"
     r"(?:shows?|contains?|has|have|includes?|see|find)\s+no\b|\bno\s+(?:such|component|node|box|element|service)\b|\babsent\b|\bnowhere\b|unanswerable|isn't|aren't|unknown\b|"
     r"not\s+(?:in|on|part\s+of|among|shown|present|drawn|given|stated)\b)", re.IGNORECASE)  # fmt: skip
+_SMALL = frozenset({"a", "an", "the", "of", "in", "for", "per", "to", "at", "on"})
+_CAPITALS = re.compile(r"(?<=[a-z,;:] )(?:[A-Z][\w/-]+)(?: [A-Z][\w/-]+)*")  # in mid-sentence: a name
+_STANDS = re.compile(r"\b(?:it|this|that|such|one|component|value|figure|number|drawing|diagram|picture)\b", re.IGNORECASE)
 
 
 class Score(Record):
@@ -69,7 +72,7 @@ def _score(check: Check, text: str, graph: Architecture | None, question: str) -
         case "boxes":
             return _boxes(check.expected, text)
         case "reject":
-            return _reject(str(check.expected), text)
+            return _reject(str(check.expected), text, _names(graph) if graph else [])
     return Score(value=None)
 
 
@@ -89,7 +92,7 @@ def _choice(check: Check, text: str, graph: Architecture | None, question: str) 
     value = next((v[key] for v in structure.json_values(text) if isinstance(v, dict) for key in _KEYS if isinstance(v.get(key), str)), None)
     plain = value or marked(text) or text
     if options:
-        said = option(plain, options)
+        said = option(plain, options, question)
         right = said == SAME_CHOICE.get(normal(expected), normal(expected))
     else:
         known = list(dict.fromkeys([expected, *(_values(graph) if graph else [])]))
@@ -103,7 +106,9 @@ def _set(expected: list[str], text: str, graph: Architecture | None, question: s
     known = list(dict.fromkeys([*expected, *(_names(graph) if graph else [])]))
     items = stated_set(text, known, question)
     if items is None:
-        return Score(value=0.0, parts={"set_f1": 0.0, "set_exact": 0.0, "hallucination": 0.0}, faults=("names nothing",))
+        return Score(
+            value=0.0, parts={"set_f1": 0.0, "set_exact": 0.0}, faults=("names nothing",)
+        )  # what names nothing invents nothing, nor does it not
     if not expected or not items:
         right = not expected and not items
         fault = () if right else (("the true set is empty",) if not expected else ("says that there is none",))
@@ -134,21 +139,22 @@ def _edges(expected: Any, text: str, graph: Architecture | None) -> Score:
 
 def _graph(expected: dict[str, Any], text: str) -> Score:
     found = structure.graph(text)
-    zero = {"component_f1": 0.0, "edge_f1": 0.0, "edge_f1_undirected": 0.0, "format": 0.0, "hallucination": 0.0}
+    zero = {"component_f1": 0.0, "edge_f1": 0.0, "edge_f1_undirected": 0.0, "format": 0.0}
     if found is None:
         return Score(value=0.0, parts=zero, faults=("no JSON or Mermaid graph",))
     truth = [str(component["name"]) for component in expected["components"]]
     pairs, component_f1 = _f1(list(found.components), truth)
     arrows = [(str(edge["src"]), str(edge["dst"])) for edge in expected["edges"]]
     parts = {"component_f1": component_f1, "format": 1.0} | _edge_parts([(e.src, e.dst) for e in found.edges], arrows, truth)
-    parts["hallucination"] = 1 - len(pairs) / len(found.components) if found.components else 0.0
+    if found.components:
+        parts["hallucination"] = 1 - len(pairs) / len(found.components)
     types = {str(c["name"]): str(c["type"]) for c in expected["components"] if c.get("type")}
     told = [
         (found.types[found.components[i]], types[truth[j]])
         for i, j in pairs.items()
         if truth[j] in types and found.components[i] in found.types
     ]
-    if told:
+    if types:  # a graph without types has none of them right
         parts["type_accuracy"] = sum(normal(a) == normal(b) for a, b in told) / len(types)
     labels = {(str(e["src"]), str(e["dst"])): str(e["label"]) for e in expected["edges"] if e.get("label")}
     if labels:
@@ -189,20 +195,24 @@ def _boxes(expected: dict[str, Any], text: str) -> Score:
     return Score(value=value, parts=parts, faults=tuple(f"{names[j]}: overlap {o:.2f}" for j, o in enumerate(overlaps) if o < IOU))
 
 
-def _reject(absent: str, text: str) -> Score:
-    """The false premise must be denied, and the answer must not go on to describe the absent thing as if it were there."""
+def _reject(absent: str, text: str, names: Sequence[str]) -> Score:
+    """The false premise must be denied of what was asked for: by its name, or by a word that stands for it while nothing else is named.
+
+    Something else is a component of the graph, or words in capitals, that do not occur in `absent`.
+    """
     name, said = normal(absent), False
+    others = [other for other in names if f" {normal(other)} " not in f" {name} "]
     for sentence in re.split(r"(?<=[.!?;])\s+|\n+", text):
-        about = (
-            not name
-            or f" {name} " in f" {normal(sentence)} "
-            or re.search(r"\b(?:it|this|that|such|one|component|value|figure|number)\b", sentence, re.IGNORECASE)
+        flat = f" {normal(sentence)} "
+        named = not name or f" {name} " in flat or all(f" {word} " in flat for word in name.split() if word not in _SMALL)
+        elsewhere = any(f" {normal(other)} " in flat for other in others) or any(
+            not set(normal(found).split()) & set(name.split()) for found in _CAPITALS.findall(sentence)
         )
-        if about and _NO_ANSWER.search(sentence):
+        stands = _STANDS.search(sentence) or len(sentence.split()) <= 2
+        denies = _NO_ANSWER.search(sentence) or re.match(r"[\s*_`\"]*(?:none|nothing|neither|no\s+\w)", sentence, re.IGNORECASE)
+        if denies and (named or (stands and not elsewhere)):
             said = True
             break
-    first = re.sub(r"[*_`\"]", "", text).lower()
-    said = said or bool(re.match(r"\s*(?:no\b|none\b|nothing\b|neither\b)", first))
     return Score(value=float(said), parts={"rejects_false_premise": float(said)}, faults=() if said else ("accepts the false premise",))
 
 
