@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sysdesign.errors import ServiceError
+from sysdesign.errors import ArtifactError, ServiceError
 from sysdesign.export.certificate import Answer, Step
 
 PICTURE = "<picture>"
@@ -35,6 +35,9 @@ def ask(url: str, messages: Sequence[Mapping[str, Any]], images: Sequence[Path],
     }  # fmt: skip
     reply = _call(f"{url}/chat/completions", body)
     choice = reply["choices"][0]
+    if any(option["logprob"] is None for step in choice["logprobs"]["content"] for option in step["top_logprobs"]):
+        do = "train again with a lower learning rate or alpha: the update is too large for 16-bit arithmetic"
+        raise ArtifactError("export", "the tuned model's answers must have finite probabilities in llama.cpp", do, "not a number")
     steps = [
         Step(token=step["id"], top={option["id"]: option["logprob"] for option in step["top_logprobs"]})
         for step in choice["logprobs"]["content"]
