@@ -93,10 +93,10 @@ def test_a_missing_base_file_names_the_setting_that_makes_it(inputs: dict[str, A
 
 def test_a_certificate_is_read_or_missing_or_broken(tmp_path: Path) -> None:
     held = artifact(tmp_path, "export", "e" * 64)
-    assert certified(held) is None
+    assert certified(held.path) is None
     for text, passed in (('{"passed": true}', True), ('{"passed": false}', False), ("[]", None)):
         (tmp_path / "parity.json").write_text(text)
-        assert certified(held) is passed
+        assert certified(held.path) is passed
     (tmp_path / "parity.json").write_text("{")
     with pytest.raises(ArtifactError, match="certificate"):
-        certified(held)
+        certified(held.path)
