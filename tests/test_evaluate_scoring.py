@@ -155,8 +155,7 @@ def test_noise_is_no_yes(said: str, value: int) -> None:
         assert score(Check(kind="choice", expected="no"), said, question=asked).value == 0, "nor a no"
 
 
-def test_what_names_nothing_has_no_rate_of_invention_and_a_graph_without_types_none_right() -> None:
-    assert "hallucination" not in score(Check(kind="set", expected=["Gateway"]), "cor go role", graph=GRAPH).parts
+def test_a_graph_without_types_has_none_of_them_right() -> None:
     wanted = {"components": [{"name": "A", "type": "sql"}, {"name": "B", "type": "lb"}], "edges": [{"src": "A", "dst": "B"}]}
     told = json.dumps({"components": [{"name": "A"}, {"name": "B"}], "edges": [{"src": "A", "dst": "B"}]})
     found = score(Check(kind="graph", expected=wanted), told)

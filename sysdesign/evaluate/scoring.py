@@ -106,9 +106,7 @@ def _set(expected: list[str], text: str, graph: Architecture | None, question: s
     known = list(dict.fromkeys([*expected, *(_names(graph) if graph else [])]))
     items = stated_set(text, known, question)
     if items is None:
-        return Score(
-            value=0.0, parts={"set_f1": 0.0, "set_exact": 0.0}, faults=("names nothing",)
-        )  # what names nothing invents nothing, nor does it not
+        return Score(value=0.0, parts={"set_f1": 0.0, "set_exact": 0.0, "hallucination": 0.0}, faults=("names nothing",))
     if not expected or not items:
         right = not expected and not items
         fault = () if right else (("the true set is empty",) if not expected else ("says that there is none",))
@@ -139,7 +137,7 @@ def _edges(expected: Any, text: str, graph: Architecture | None) -> Score:
 
 def _graph(expected: dict[str, Any], text: str) -> Score:
     found = structure.graph(text)
-    zero = {"component_f1": 0.0, "edge_f1": 0.0, "edge_f1_undirected": 0.0, "format": 0.0}
+    zero = {"component_f1": 0.0, "edge_f1": 0.0, "edge_f1_undirected": 0.0, "format": 0.0, "hallucination": 0.0}
     if found is None:
         return Score(value=0.0, parts=zero, faults=("no JSON or Mermaid graph",))
     truth = [str(component["name"]) for component in expected["components"]]
