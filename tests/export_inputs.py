@@ -1,11 +1,13 @@
-"""What the export stage reads, made in a second: a tiny base of any family, a random adapter in PEFT's format, a few test rows."""
+"""What the export stage reads, made in a second: a tiny base of any family, a random adapter in PEFT's format, test rows; and its files."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ import numpy as np
 
 from sysdesign.artifacts import Artifact, Manifest
 from sysdesign.config.base import TinyBase
+from sysdesign.config.export import ExportConfig
+from sysdesign.export.adapter import NO_ADAPTER, open_adapter
+from sysdesign.export.families import read_layout
+from sysdesign.export.files import write_files
+from sysdesign.export.merge import Merge
+from sysdesign.export.metadata import Origin
+from sysdesign.export.weights import open_weights
 from sysdesign.models.base import Base
 from sysdesign.models.picture import PicturePolicy
 from sysdesign.records import Row, write_jsonl
@@ -108,3 +117,32 @@ def make_dataset(folder: Path, side: int = 28, count: int = 4) -> Artifact:
     write_jsonl(folder / "probes.jsonl", rows)
     write_jsonl(folder / "rows" / "test.jsonl", rows)
     return artifact(folder, "dataset", "d" * 64, {"picture": POLICY})
+
+
+def write_tiny(base: Path, out: Path, quants: tuple[str, ...] = ("f16",), adapter: Path | None = None, **changes: Any) -> dict[str, int]:
+    """The GGUF files of `base`, as the stage writes them."""
+    weights = open_weights(base)
+    layout = read_layout(base, weights)
+    used = open_adapter(adapter, weights) if adapter else NO_ADAPTER
+    cfg = ExportConfig.model_validate({"quantisations": quants, "ship": quants[0], "base_gguf": False})
+    with Merge(weights, used, **changes) as merge:
+        return write_files(out, layout, merge, base, Origin(name="tiny", base="tiny"), cfg, workers=2)
+
+
+def digest(path: Path) -> str:
+    """sha256 over names, types, shapes and bytes of all tensors, whatever their order."""
+    from gguf import GGUFReader
+
+    lines = [
+        f"{t.name} {t.tensor_type.name} {list(t.shape)} {hashlib.sha256(t.data.tobytes()).hexdigest()}" for t in GGUFReader(path).tensors
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def rewrite(file: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = {name: tensor.float().numpy() for name, tensor in load_file(file).items()}
+    change(tensors)
+    save_file({name: torch.tensor(values).to(torch.bfloat16) for name, values in tensors.items()}, file)

