@@ -56,6 +56,19 @@ def look(cfg: TrainConfig, device: str) -> Machine:
     return Machine("cuda", dtype, cfg.compute == "fp8", room, torch.cuda.get_device_name(), capability)
 
 
+def ran_out(error: Exception, machine: Machine) -> bool:
+    """Whether `error` is the GPU's memory coming to its end; libraries name it in different ways."""
+    signs = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return machine.device == "cuda" and (type(error).__name__ == "OutOfMemoryError" or any(sign in str(error) for sign in signs))
+
+
+def room_gib() -> float:
+    """Memory of the card that is this process's or free."""
+    import torch
+
+    return float((torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) / 2**30)
+
+
 def choose(cfg: TrainConfig, machine: Machine) -> PeftBackend | UnslothBackend:
     """What `auto` means here. Raises ToolError when the asked-for backend cannot run."""
     match cfg.backend:

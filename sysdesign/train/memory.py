@@ -7,7 +7,8 @@ the backward pass, and the largest transient. Formulas follow `decoder.py` tenso
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,6 +101,14 @@ def kept_bytes(shape: Shape, rank: int, level: int) -> int:
     return lean + (4 * shape.inner if level == 2 else 0)
 
 
+def _stored(shape: Shape, cfg: TrainConfig, *, weights: str, fp8: Fp8, vision: bool) -> float:
+    """Bytes that lie on the card whatever a pass holds: weights, embeddings and head, the adapter with its gradients and optimiser."""
+    linear = shape.linear * shape.layers
+    stored = linear * {"nf4": NF4_BYTES, "bf16": 2.0, "fp32": 4.0}[weights] + (2.0 * linear if fp8 == "kept" else 0)
+    stored += 2 * shape.vocabulary * shape.hidden * (1 if shape.tied else 2) + (2 * shape.vision if vision else 0)
+    return stored + shape.adapter(cfg.lora.rank) * (4 + 4 + (2 if cfg.optimizer == "adamw_8bit" else 8))
+
+
 def peak_bytes(
     shape: Shape, cfg: TrainConfig, *, tokens: int, trained: int, full: int, lean: int, weights: str, fp8: Fp8, vision: bool
 ) -> float:
@@ -107,10 +116,7 @@ def peak_bytes(
 
     `vision`: the tower stays on the card (it is trained, or its features are not cached).
     """
-    rank, linear = cfg.lora.rank, shape.linear * shape.layers
-    stored = linear * {"nf4": NF4_BYTES, "bf16": 2.0, "fp32": 4.0}[weights] + (2.0 * linear if fp8 == "kept" else 0)
-    stored += 2 * shape.vocabulary * shape.hidden * (1 if shape.tied else 2) + (2 * shape.vision if vision else 0)
-    stored += shape.adapter(rank) * (4 + 4 + (2 if cfg.optimizer == "adamw_8bit" else 8))
+    rank, stored = cfg.lora.rank, _stored(shape, cfg, weights=weights, fp8=fp8, vision=vision)
     inputs = shape.layers - full - lean
     fulls, leans, bare = (tokens * kept_bytes(shape, rank, level) for level in (2, 1, 0))
     widest = 2 * shape.inner * shape.hidden
@@ -204,10 +210,33 @@ def _splits(layers: int, checkpointed: int) -> list[tuple[int, int]]:
     return [(full, layers - full) for full in range(layers + 1)] + [(0, lean) for lean in range(layers)]
 
 
-def advice(cfg: TrainConfig, used: Plan, free_gib: float) -> str:
-    """What to change after an out-of-memory error, in numbers."""
-    tokens = used.micro_tokens // 2
+def advice(used: Plan, had_gib: float, again: Callable[[float], Plan]) -> str:
+    """What to change after an out-of-memory error, in numbers that fit.
+
+    `had_gib`: what this process could have had when it failed; `again`: the planner over the same samples with that much room.
+    """
+    room = min(0.94 * had_gib, 0.9 * used.peak_gib)  # GiB; fragments, and a plan that was too close to the truth
+    room = math.floor(room * 10) / 10
+    try:
+        found = again(room)
+    except LimitError as error:
+        return f"free GPU memory first ({had_gib:.1f} GiB were left for a plan of {used.peak_gib:.1f}): below that, {error.law}"
+    kept = f"passes of {found.micro_tokens} tokens, not {used.micro_tokens}; {found.full} layers keep everything, not {used.full}"
+    return f"set train.max_vram_gib to {room:.1f}, {used.peak_gib - room:.1f} below the plan that failed ({kept})"
+
+
+def advice_unplanned(shape: Shape, cfg: TrainConfig, *, had_gib: float, micro_tokens: int, longest: int) -> str:
+    """The same for the libraries' own forward, which has no plan. `micro_tokens`, `longest`: tokens of the failed pass and of a sample.
+
+    A token costs its logits in 16 and three times in 32 bit, every layer's input, and about three times what our widest layer keeps.
+    """
+    weights = "bf16" if cfg.weights == "auto" else cfg.weights
+    stored = _stored(shape, cfg, weights=weights, fp8="no", vision=True)
+    token = 14 * shape.vocabulary + 2 * shape.layers * shape.hidden + 3 * kept_bytes(shape, cfg.lora.rank, 2)
+    fits = min(int((0.9 * had_gib * GIB - stored) / token), micro_tokens // 2)
+    if micro_tokens > longest:
+        return f"set train.micro_tokens to {max(fits, longest)} (now {micro_tokens}; the longest sample has {longest})"
+    most = max(fits, 64)
     return (
-        f"set train.micro_tokens to {tokens} (now {used.micro_tokens}), or train.max_vram_gib to {max(free_gib * 0.9, 1):.1f} "
-        f"so that the planner leaves more room; {used.full} of {used.layers} layers kept all their activations"
+        f"set train.max_length to {most} (the longest sample, {longest}, is alone in its pass), or train.backend.kind to auto, which plans"
     )

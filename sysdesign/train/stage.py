@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def train(
         raise ArtifactError(str(dataset.path), "must hold at least one usable training row", "run the dataset stage again", skipped[:1])
     log.text(_label_table(samples[0], processor), "labels.md")
     steps = order.steps_of(len(samples), epochs=cfg.epochs, batch=cfg.batch, max_steps=cfg.max_steps, seed=seed)
-    plan = _plan(cfg, folder, [*samples, *val_samples], machine, fast)
+    plan = None  # on a CPU, and for the libraries' own forward, there is nothing to decide
+    if machine.free_gib is not None and fast is not None:
+        plan = _plan(cfg, folder, [*samples, *val_samples], machine, fast, machine.free_gib)
     own = checkpoint.fingerprint(cfg.model_dump_json(), str(seed), dataset.digest, base.digest)
     resume = checkpoint.newest(out / "checkpoints", own)
     started = time.monotonic()
@@ -88,13 +91,18 @@ def train(
         else:
             watch.resume(-1)
         tuner.train(resume_from_checkpoint=str(resume) if resume else None)
+        watch.answer(tuner.state.global_step)
     except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError" or plan is None or machine.free_gib is None:
+        if not backends.ran_out(error, machine):
             raise
-        raise LimitError(
-            "train", "a step needed more GPU memory than planned", memory.advice(cfg, plan, machine.free_gib), str(error)[:80]
-        ) from None
-    watch.answer(tuner.state.global_step)
+        had, every = backends.room_gib(), [*samples, *val_samples]
+        longest = max(len(s.ids) for s in every)
+        if plan is None or fast is None:
+            used, shape = cfg.micro_tokens or longest * cfg.batch, memory.read_shape(folder)
+            way = memory.advice_unplanned(shape, cfg, had_gib=had, micro_tokens=used, longest=longest)
+        else:
+            way = memory.advice(plan, had, partial(_plan, cfg, folder, every, machine, fast))
+        raise LimitError("train", "every step must fit into the GPU's memory", way, " ".join(str(error).split())[:80]) from None
     about = read_base(base)
     _save(tuner, processor, out, f"{about.name}@{about.revision[:12]}", cfg.keep_best)
     report = _report(
@@ -124,10 +132,10 @@ def _encode(rows: Sequence[Row], data: Path, folder: Path, processor: Any, cfg: 
     return encode(rows, data, processor, empty.model, cfg.max_length)
 
 
-def _plan(cfg: TrainConfig, folder: Path, samples: Sequence[Any], machine: backends.Machine, fast: FastConfig | None) -> memory.Plan | None:
-    """None where the planner has nothing to decide: on a CPU, and for the libraries' own forward."""
-    if machine.free_gib is None or fast is None:
-        return None
+def _plan(
+    cfg: TrainConfig, folder: Path, samples: Sequence[Any], machine: backends.Machine, fast: FastConfig, free_gib: float
+) -> memory.Plan:
+    """What the planner makes of these samples with `free_gib`."""
     peak, cached = _peak_flops(machine), fast.features and not (cfg.lora.vision or cfg.lora.merger)
     lengths = [len(s.ids) for s in samples]
     share = sum(int((s.labels[1:] >= 0).sum()) for s in samples) / max(sum(lengths), 1)
@@ -136,7 +144,7 @@ def _plan(cfg: TrainConfig, folder: Path, samples: Sequence[Any], machine: backe
         cfg,
         lengths=lengths,
         trained_share=share,
-        free_gib=machine.free_gib,
+        free_gib=free_gib,
         fp8=machine.fp8,
         vision=not cached,
         tflops=0.7 * (peak or 150e12) / 1e12,

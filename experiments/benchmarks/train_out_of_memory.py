@@ -1,0 +1,126 @@
+"""What a person reads when the GPU's memory runs out in the middle of training, and whether the advice helps. One CUDA card, two minutes.
+
+The train stage plans with the card free; then another process (this file with --hog) takes all of it but a few GiB, so that a real
+out-of-memory error is raised in a step. The advised setting is then tried in the very same situation, with the memory hog again.
+Four layers of the 7B's width, random weights; the libraries' own forward as well, which has no plan.
+
+    python experiments/benchmarks/train_out_of_memory.py --out FOLDER [--leave 6]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SETTINGS = {"batch": 96, "max_steps": 3, "warmup_steps": 1, "eval_steps": 0, "save_steps": 0, "answers": 1, "answer_tokens": 4}
+
+
+def hog(leave_gib: float) -> None:
+    """Take the card's memory but for `leave_gib`, and hold it until standard input closes."""
+    import torch
+
+    torch.zeros(1, device="cuda")
+    held = []
+    while (free := torch.cuda.mem_get_info()[0]) > (leave_gib + 0.25) * 2**30:
+        held.append(torch.empty(int(min(free - leave_gib * 2**30, 2**33)), dtype=torch.uint8, device="cuda"))
+    print(round(torch.cuda.mem_get_info()[0] / 2**30, 2), flush=True)
+    sys.stdin.read()
+
+
+def attempt(name: str, folder: Path, leave: float, **settings: Any) -> dict[str, Any]:
+    """One run of the stage; the memory goes away when it logs the table of labels, which is after it looked at the card."""
+    import torch
+
+    from sysdesign.artifacts import Artifact, Manifest
+    from sysdesign.config.runtime import RuntimeConfig
+    from sysdesign.config.train import TrainConfig
+    from sysdesign.errors import SysdesignError
+    from sysdesign.records import NullLog
+    from sysdesign.train.stage import train
+
+    other: list[subprocess.Popen[str]] = []
+
+    class Log(NullLog):
+        def text(self, text: str, name: str) -> None:
+            if name == "labels.md":
+                command = [sys.executable, __file__, "--hog", str(leave)]
+                other.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+                assert other[0].stdout is not None
+                result["left_gib"] = float(other[0].stdout.readline())
+
+    def artifact(stage: str) -> Artifact:
+        manifest = Manifest.model_validate(
+            {"stage": stage, "version": 1, "key": stage, "digest": stage, "seed": 0, "config": {}, "inputs": {}, "prompts": {}}
+            | {"report": {}, "files": (), "created": "", "seconds": 0}
+        )
+        return Artifact(stage, stage, stage, folder / stage, manifest)
+
+    result: dict[str, Any] = {"name": name, "settings": settings, "free_gib": round(torch.cuda.mem_get_info()[0] / 2**30, 2)}
+    work, start = folder / "runs" / name, time.perf_counter()
+    work.mkdir(parents=True)
+    runtime = RuntimeConfig(device="cuda", store=str(folder / "store"))
+    try:
+        report = train(
+            TrainConfig.model_validate(SETTINGS | settings), seed=3, out=work, log=Log(), runtime=runtime, dataset=artifact("dataset"),
+            base=artifact("base"),
+        )  # fmt: skip
+        result |= {"trained_steps": report.steps, "peak_gib": report.peak_gib, "loss_last": report.loss_last}
+        result["plan"] = json.loads((work / "train.json").read_text())["plan"]
+    except SysdesignError as error:
+        result |= {"error": type(error).__name__, "exit_code": error.exit_code, "line": f"error: {error}"}
+    finally:
+        for process in other:
+            process.communicate("")
+    gc.collect()  # the error held the model
+    torch.cuda.empty_cache()
+    result["seconds"] = round(time.perf_counter() - start, 1)
+    print(json.dumps(result), flush=True)
+    return result
+
+
+def advised(line: str) -> dict[str, Any]:
+    """The setting that an advice names: {"micro_tokens": 512}."""
+    found = re.search(r"set train\.(\w+) to ([\d.]+)", line)
+    return {found[1]: float(found[2]) if "." in found[2] else int(found[2])} if found else {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "memory-out")))
+    parser.add_argument("--leave", type=float, default=6.0)
+    parser.add_argument("--hog", type=float, default=0.0)
+    args = parser.parse_args()
+    if args.hog:
+        hog(args.hog)
+        return
+    from train_curves import make_inputs
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        make_inputs(Path(scratch), tiny=False)
+        for name, backend in (("fast", {"kind": "peft"}), ("plain", {"kind": "peft", "plain": True})):
+            change: dict[str, Any] = {}
+            for round_ in range(4):  # the plain path halves its passes until they fit
+                runs.append(attempt(f"{name}-{round_}", Path(scratch), args.leave, backend=backend, **change))
+                (args.out / "train_out_of_memory.json").write_text(json.dumps(runs, indent=1) + "\n")
+                change = advised(runs[-1].get("line", ""))
+                if not change:
+                    break
+
+
+if __name__ == "__main__":
+    main()
