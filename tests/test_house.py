@@ -78,7 +78,7 @@ def test_the_project_speaks_of_itself_alone() -> None:
 
 
 def test_pins_carry_hashes_and_no_addresses() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-unsloth.txt"):
         text = (ROOT / name).read_text()
         assert "--hash=sha256:" in text
         assert "://" not in text
