@@ -128,6 +128,17 @@ def open_store(config: Config) -> Store:
     return Store((ROOT / config.runtime.store).resolve())
 
 
+def stage_function(name: str) -> Callable[..., Any]:
+    """The stage's function, imported only when it has to run."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if name == "export":  # stages do not know each other, so the certificate is handed the rules that evaluation scores by
+            kwargs["score"] = importlib.import_module("sysdesign.evaluate.scoring").score
+        return getattr(importlib.import_module(f"sysdesign.{name}.stage"), name)(*args, **kwargs)
+
+    return function
+
+
 def run_stage(
     name: str,
     config: Config,
@@ -148,14 +159,11 @@ def run_stage(
     def fetch(stage_name: str, key: str) -> Artifact | None:
         return lineage.fetch(log.client, store, stage_name, key)
 
-    def function(*args: Any, **kwargs: Any) -> Any:  # imported only when the stage has to run
-        return getattr(importlib.import_module(f"sysdesign.{name}.stage"), name)(*args, **kwargs)
-
     stage = flow.find_stage(name)
     log.params({"profile": profile, "seed": config.seed, **flow.flat(getattr(config, name), name)})
     inputs = inputs or flow.inputs_of(stage, config, store, profile + _flags(config, profile), fetch)
     with metered(name, config.runtime, store.root):
-        outcome = flow.run(stage, function, config, store, inputs, log, fetch=fetch, fresh=alone and stage.acts)
+        outcome = flow.run(stage, stage_function(name), config, store, inputs, log, fetch=fetch, fresh=alone and stage.acts)
     lineage.record(log, outcome, inputs, push=config.runtime.push)
     if name == "evaluate":
         registry.register(log, config.runtime.registered_model, outcome.artifact, inputs)

@@ -49,7 +49,7 @@ STAGES = {
         Stage("conversations", ("diagrams",), ("diagrams/seeds.v1.yaml", "conversations/teacher.v2.md", "evaluate/headline.v1.yaml")),
         Stage("dataset", ("conversations", "diagrams", "base"), ("student/system.v1.md", "evaluate/headline.v1.yaml"), version=2),
         Stage("train", ("dataset", "base")),
-        Stage("export", ("train", "base", "dataset"), ("student/system.v1.md",)),
+        Stage("export", ("train", "base", "dataset"), ("student/system.v1.md",), version=2),
         Stage(
             "evaluate",
             ("dataset", "diagrams", "export", "train", "base"),

@@ -24,7 +24,7 @@ from sysdesign.export.metadata import Origin
 from sysdesign.export.weights import open_weights
 from sysdesign.models.base import Base
 from sysdesign.models.picture import PicturePolicy
-from sysdesign.records import Row, write_jsonl
+from sysdesign.records import Check, Row, write_jsonl
 
 WORDS = re.findall(r"\w+", "gateway orders service redis cache three replicas at two hundred requests a second through the queue")
 POLICY = {"min_tokens": 64, "max_tokens": 100}  # 64 is what Qwen3-VL's processor would enlarge to
@@ -47,8 +47,8 @@ def make_base(folder: Path, family: str = "qwen2_vl", **changes: Any) -> Artifac
     return artifact(folder, "base", "b" * 64)
 
 
-def make_train(folder: Path, base: Artifact, rank: int = 4, scale: float = 0.1) -> Artifact:
-    """An adapter on the decoder's seven linears, as PEFT saves it, and the base's processor."""
+def make_train(folder: Path, base: Artifact, rank: int = 4, scale: float = 0.1, *, vision: bool = False) -> Artifact:
+    """An adapter on the decoder's seven linears, as PEFT saves it, and the base's processor. `vision`: on the tower and the merger too."""
     from safetensors.numpy import load_file, save_file
 
     draw = np.random.default_rng(1)
@@ -56,13 +56,19 @@ def make_train(folder: Path, base: Artifact, rank: int = 4, scale: float = 0.1) 
     for name, weight in sorted(load_base(base.path / "model").items()):
         if ".layers." in name and "proj.weight" in name and "visual" not in name:
             module = "base_model.model.model.language_model." + name[name.index("layers.") :].removesuffix(".weight")
+        elif vision and len(weight) == 2 and re.search(r"attn\.qkv\.|attn\.proj\.|merger\.(mlp|linear)", name):
+            module = "base_model.model.model." + name[name.index("visual.") :].removesuffix(".weight")
+        else:
+            module = ""
+        if module:
             tensors[f"{module}.lora_A.weight"] = (draw.standard_normal((rank, weight[1])) * weight[1] ** -0.5).astype(np.float32)
             tensors[f"{module}.lora_B.weight"] = (draw.standard_normal((weight[0], rank)) * scale).astype(np.float32)
     (folder / "adapter").mkdir(parents=True)
     save_file(tensors, folder / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
     config = {
         "peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none", "task_type": "CAUSAL_LM", "base_model_name_or_path": "tiny",
-        "target_modules": r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)",
+        "target_modules": r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+        + (r"|.*visual\.(blocks\.\d+\.attn\.(qkv|proj)|merger\.(mlp\.[02]|linear_fc[12]))" if vision else ""),
     }  # fmt: skip
     (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     (folder / "processor").mkdir()
@@ -81,8 +87,8 @@ def load_base(folder: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
-def make_dataset(folder: Path, side: int = 28, count: int = 4) -> Artifact:
-    """Single questions, every other one about a picture of noise."""
+def make_dataset(folder: Path, side: int = 28, count: int = 4, *, only_pictures: bool = False) -> Artifact:
+    """Single questions, every other one (or every one) about a picture of noise. Each is scored by a choice between yes and no."""
     from PIL import Image
 
     (folder / "images").mkdir(parents=True)
@@ -90,7 +96,7 @@ def make_dataset(folder: Path, side: int = 28, count: int = 4) -> Artifact:
     rows = []
     for i in range(count):
         images: tuple[str, ...] = ()
-        if i % 2 == 0:
+        if only_pictures or i % 2 == 0:
             noise = np.random.default_rng(i).integers(0, 255, (side * 9, side * 8, 3), dtype=np.uint8)
             images = (f"images/{i}.png",)
             policy.fit(Image.fromarray(noise)).save(folder / images[0])
@@ -112,6 +118,7 @@ def make_dataset(folder: Path, side: int = 28, count: int = 4) -> Artifact:
                 family="f",
                 messages=messages,
                 images=images,
+                check=Check(kind="choice", expected="yes"),
             )
         )
     write_jsonl(folder / "probes.jsonl", rows)

@@ -109,20 +109,6 @@ def test_a_run_again_keeps_whole_files_and_finishes(exported: tuple[Path, Export
     assert [file.stat().st_mtime_ns for file in files] == before and (out / "Modelfile").is_file()
 
 
-def test_shipping_the_untuned_base_fails_the_certificate(
-    exported: tuple[Path, ExportReport], inputs: dict[str, Artifact], tmp_path: Path
-) -> None:
-    """The mistake that users of other tools report most: a merge that changed nothing."""
-    (tmp_path / "gguf").mkdir()
-    (tmp_path / "gguf" / "model-q8_0.gguf").write_bytes((exported[0] / "gguf" / "base-q8_0.gguf").read_bytes())
-    report = run(tmp_path, inputs, quantisations=["q8_0"], base_gguf=False)
-    assert report.certified is False and "failed" in report.note() and report.metrics()["export/certified"] == 0.0
-    certificate = json.loads((tmp_path / "parity.json").read_text())
-    found = {c["what"]: c["passed"] for c in certificate["comparisons"]}
-    assert found["q8_0 in llama.cpp and its own weights in transformers"] is True  # the runtime is not to blame
-    assert abs(certificate["adapter"]["q8_0"]["share"]) < 0.05 and len(certificate["adapter"]["q8_0"]["absent"]) == 14
-
-
 def test_a_dataset_without_test_rows_is_told_before_llama_cpp_is_asked(inputs: dict[str, Artifact], tmp_path: Path) -> None:
     import dataclasses
 
@@ -130,27 +116,5 @@ def test_a_dataset_without_test_rows_is_told_before_llama_cpp_is_asked(inputs: d
         (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "d" / name).touch()
     empty = dataclasses.replace(inputs["dataset"], path=tmp_path / "d")
-    with pytest.raises(ArtifactError, match="must hold test rows"):
+    with pytest.raises(ArtifactError, match="row with a picture.*no rows"):
         run(tmp_path / "out", inputs | {"dataset": empty})
-
-
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_the_other_families_answer_the_same_through_llama_cpp(family: str, tmp_path: Path) -> None:
-    base = make_base(tmp_path / "base", family)
-    side = 32 if family == "qwen3_vl" else 28
-    found = {"base": base, "train": make_train(tmp_path / "train", base), "dataset": make_dataset(tmp_path / "dataset", side, count=2)}
-    report = run(tmp_path / "out", found, quantisations=["f16"], ship="f16", base_gguf=False, parity={"prompts": 2, "tokens": 6})
-    assert report.certified is True and report.largest is not None and report.largest < 0.02
-    assert open_bundle(tmp_path / "out").policy.side == side
-
-
-def test_pictures_that_one_side_would_resize_fail_the_certificate(inputs: dict[str, Artifact], tmp_path: Path) -> None:
-    """A picture below the policy's bounds is enlarged by llama.cpp and not by the processor: the answers belong to two pictures."""
-    from PIL import Image
-
-    dataset = make_dataset(tmp_path / "dataset", count=2)
-    Image.new("RGB", (28 * 4, 28 * 3), "white").save(dataset.path / "images" / "0.png")
-    report = run(tmp_path / "out", inputs | {"dataset": dataset}, quantisations=["q8_0"], base_gguf=False)
-    assert report.certified is False
-    picture = json.loads((tmp_path / "out" / "parity.json").read_text())["prompts"][0]
-    assert picture["expected_image_tokens"] == 12 and picture["image_tokens"] >= 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sysdesign.config.section import Section
 
@@ -15,9 +15,11 @@ class ParityConfig(Section):
     """The certificate: the same prompts through transformers and through llama.cpp. One limit broken and nothing is registered."""
 
     prompts: int = Field(default=8, ge=0, le=512)
-    """Test prompts compared, half of them with a picture where there are any; 0 writes no certificate."""
-    tokens: int = Field(default=16, ge=1, le=256)
-    """Greedy tokens compared for each prompt."""
+    """Test prompts compared, half of them with a picture: at least 2; 0 writes no certificate."""
+    tokens: int = Field(default=48, ge=1, le=512)
+    """Greedy tokens of each answer that are compared, its end among them, and scored."""
+    f16: bool = True
+    """Also certify an F16 file; when none ships it is written for the certificate and removed, which takes 2 bytes a weight of disk."""
     top: int = Field(default=64, ge=1, le=200_000)
     """Log-probabilities compared at each token: the likeliest so many."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -25,9 +27,10 @@ class ParityConfig(Section):
     merged: float = Field(default=1.0e-3, gt=0)
     """Largest difference of log-probability between the live adapter and the merged weights."""
     exact: float = Field(default=0.05, gt=0)
-    """Largest difference between merged weights and an f32, f16 or bf16 file in llama.cpp."""
+    """Largest difference between merged weights and an f32 or f16 file in llama.cpp, in float32."""
     runtime: float = Field(default=0.5, gt=0)
-    """Largest difference between a quantised file in llama.cpp and the same, dequantised, weights in transformers."""
+    """Largest difference between a quantised file in llama.cpp and the same, dequantised, weights in transformers; of every comparison
+    whose transformers side computes in bfloat16."""
     kl: float = Field(default=5.0e-3, gt=0)
     """Largest mean Kullback-Leibler divergence of either of the two comparisons above."""
     quantised_kl: float = Field(default=0.5, gt=0)
@@ -35,9 +38,18 @@ class ParityConfig(Section):
     presence: float = Field(default=0.1, gt=0, le=0.5)
     """How far the adapter's share in each file may be from 1; a merge that changed nothing has share 0."""
     agreement: float = Field(default=0.9, ge=0, le=1)
-    """Smallest share of equal greedy tokens where the weights are the same; f32, f16 and bf16 files must agree wholly but for ties."""
+    """Smallest share of equal greedy tokens where the weights are the same; in float32 f32 and f16 files must agree wholly but for ties."""
     tie: float = Field(default=0.02, ge=0)
     """Two tokens whose log-probabilities differ by less than this are a tie: either may win."""
+    score_drop: float = Field(default=0.5, ge=0, le=1)
+    """How far the mean task score of any file may lie below the live adapter's; a few prompts measure coarsely, evaluation finely."""
+
+    @field_validator("prompts")
+    @classmethod
+    def _both_kinds(cls, prompts: int) -> int:
+        if prompts == 1:
+            raise ValueError("must be 0 or at least 2: a certificate needs a prompt with a picture and one without (got 1)")
+        return prompts
 
 
 class ExportConfig(Section):

@@ -42,12 +42,15 @@ def ask(url: str, messages: Sequence[Mapping[str, Any]], images: Sequence[Path],
         Step(token=step["id"], top={option["id"]: option["logprob"] for option in step["top_logprobs"]})
         for step in choice["logprobs"]["content"]
     ]
-    if len(steps) not in (reply["usage"]["completion_tokens"], reply["usage"]["completion_tokens"] - 1):  # the end token may be left out
+    if len(steps) != reply["usage"]["completion_tokens"]:  # the token that ends an answer is among them
         law = "llama.cpp must report every token it chose"
         raise ServiceError(url, law, "use another xllamacpp release", f"{len(steps)} of {reply['usage']['completion_tokens']}")
     text = str(choice["message"]["content"])
     image_tokens = reply["usage"]["prompt_tokens"] - len(ids) - _AROUND * len(images)
-    return Answer(prompt=prompt, text_tokens=tuple(ids), image_tokens=image_tokens, text=text, steps=tuple(steps))
+    return Answer(
+        prompt=prompt, text_tokens=tuple(ids), image_tokens=image_tokens, text=text, steps=tuple(steps),
+        ended=choice["finish_reason"] == "stop",
+    )  # fmt: skip
 
 
 def torn_tokens(processor: Path) -> tuple[int, ...]:

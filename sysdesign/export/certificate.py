@@ -15,6 +15,7 @@ from sysdesign.config.export import ParityConfig
 from sysdesign.export.presence import Presence
 from sysdesign.graph import Record
 
+ADAPTER, MERGED = "adapter", "merged"  # the two contestants that run in transformers
 FLOOR = -10.0  # tokens below e^-10 are noise on both sides: they count in the divergence, not in the largest difference
 
 
@@ -33,6 +34,7 @@ class Answer(Record):
     image_tokens: int
     text: str
     steps: tuple[Step, ...]
+    ended: bool  # by itself: its last step is then the token that ends an answer
 
 
 class Distance(Record):
@@ -53,6 +55,14 @@ class Compared(Record):
     passed: bool
 
 
+class Said(Record):
+    """A greedy answer. `ended`: by itself, not by the limit. `score`: by the project's rules, None where the question has no check."""
+
+    text: str
+    ended: bool
+    score: float | None = None
+
+
 class PromptCheck(Record):
     """Whether both sides read one prompt the same way, and what was answered."""
 
@@ -62,11 +72,23 @@ class PromptCheck(Record):
     same_tokens: bool
     image_tokens: int
     expected_image_tokens: int
-    answers: dict[str, str]  # quantisation -> llama.cpp's greedy answer
+    answers: dict[str, Said]  # contestant -> its greedy answer
 
     @property
     def passed(self) -> bool:
         return self.same_prompt and self.same_tokens and self.image_tokens == self.expected_image_tokens
+
+
+class TaskScores(Record):
+    """Mean score of each contestant over the `questions` that have a check. `largest_drop`: how far a file may lie below the adapter."""
+
+    questions: int
+    mean: dict[str, float]
+    largest_drop: float
+
+    @property
+    def passed(self) -> bool:
+        return not self.questions or min(self.mean.values()) >= self.mean[ADAPTER] - self.largest_drop
 
 
 class Certificate(Record):
@@ -77,6 +99,7 @@ class Certificate(Record):
     prompts: tuple[PromptCheck, ...]
     comparisons: tuple[Compared, ...]
     adapter: dict[str, Presence]  # how much of the adapter is in each file
+    scores: TaskScores
 
 
 def distance(answers: Sequence[Answer], others: Sequence[np.ndarray], tie: float, never: Sequence[int] = ()) -> Distance:
@@ -102,7 +125,7 @@ def between(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], tie: float
     answers = []
     for rows in ours:
         steps = [Step(token=int(row.argmax()), top={int(i): float(row[i]) for i in np.flatnonzero(row > FLOOR)}) for row in rows]
-        answers.append(Answer(prompt="", text_tokens=(), image_tokens=0, text="", steps=tuple(steps)))
+        answers.append(Answer(prompt="", text_tokens=(), image_tokens=0, text="", steps=tuple(steps), ended=False))
     return distance(answers, theirs, tie)
 
 
@@ -124,10 +147,16 @@ def judge(what: str, found: Distance, limits: Mapping[str, float]) -> Compared:
     )
 
 
+def limits_of_merge(cfg: ParityConfig) -> dict[str, float]:
+    """Live adapter against merged weights. In bfloat16 the merge itself is rounded on this side, which the files' merge is not."""
+    exact = cfg.precision == "float32"
+    return {"largest": cfg.merged if exact else cfg.runtime, "kl": cfg.kl, "agreement": 1.0 if exact else cfg.agreement}
+
+
 def limits_of(quant: str, cfg: ParityConfig) -> tuple[dict[str, float], dict[str, float]]:
     """(same weights in both runtimes, file against merged weights). llama.cpp rounds activations too: to 8 bits beside quantised
-    weights, to bfloat16 beside bfloat16 ones."""
-    exact = quant in ("f32", "f16")
+    weights, to bfloat16 beside bfloat16 ones; and a transformers side in bfloat16 is exact beside nothing."""
+    exact = quant in ("f32", "f16") and cfg.precision == "float32"
     same = {"largest": cfg.exact if exact else cfg.runtime, "kl": cfg.kl, "agreement": 1.0 if exact else cfg.agreement}
-    cost = dict(same) if exact else {"kl": cfg.quantised_kl}
+    cost = dict(same) if quant in ("f32", "f16") else {"kl": cfg.quantised_kl}
     return same, cost

@@ -19,32 +19,40 @@ from sysdesign.export.verify import verify_gguf
 
 
 def write_files(
-    out: Path, layout: families.Layout, merge: Merge, processor: Path, origin: Origin, cfg: ExportConfig, *, workers: int
-) -> dict[str, int]:
-    """All GGUF files below `out`; bytes by name. The disk is checked for all of them before the first byte is written."""
+    out: Path, layout: families.Layout, merge: Merge, processor: Path, origin: Origin, cfg: ExportConfig, *, workers: int,
+    f16_for_certificate: Path | None = None,
+) -> dict[str, int]:  # fmt: skip
+    """All GGUF files below `out`; bytes by name. The disk is checked for all of them before the first byte is written.
+
+    `f16_for_certificate`: where an F16 text model goes that does not ship; it is not counted in the result, and the caller's to remove.
+    """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     out.mkdir(parents=True, exist_ok=True)
     untuned = Merge(merge.weights, NO_ADAPTER)
     untuned_origin = origin.model_copy(update={"adapter_sha256": "", "name": origin.base.rpartition("/")[2]})
-    jobs = [(f"model-{q}.gguf", q, merge, origin) for q in cfg.quantisations] + [("mmproj-f16.gguf", "", merge, origin)]
+    jobs = [(out / f"model-{q}.gguf", q, merge, origin) for q in cfg.quantisations] + [(out / "mmproj-f16.gguf", "", merge, origin)]
     if cfg.base_gguf:
-        jobs.append((f"base-{cfg.ship}.gguf", cfg.ship, untuned, untuned_origin))
+        jobs.append((out / f"base-{cfg.ship}.gguf", cfg.ship, untuned, untuned_origin))
         if any(name.startswith("visual.") for name in merge.adapter.pairs):
-            jobs.append(("base-mmproj-f16.gguf", "", untuned, untuned_origin))
-    planned = {name: plan_file(layout, quant) for name, quant, *_ in jobs}
-    missing = [t for name, t in planned.items() if not any((out / (name + end)).exists() for end in ("", ".partial"))]
-    require_free(out, sum(map(planned_bytes, missing)))
+            jobs.append((out / "base-mmproj-f16.gguf", "", untuned, untuned_origin))
+    if f16_for_certificate:
+        f16_for_certificate.parent.mkdir(exist_ok=True)
+        jobs.append((f16_for_certificate, "f16", merge, origin))
+    planned = {path: plan_file(layout, quant) for path, quant, *_ in jobs}
+    missing = [t for path, t in planned.items() if not any(path.with_name(path.name + end).exists() for end in ("", ".partial"))]
+    spare = "set export.parity.f16 to false, " if f16_for_certificate else ""
+    require_free(out, sum(map(planned_bytes, missing)), spare)
     sizes = {}
     with untuned, threadpool_limits(1):  # our threads take the cores; BLAS threads inside each would fight for them
-        for name, quant, rows, source in jobs:
-            fill = partial(_fill, layout=layout, processor=processor, origin=source, quant=quant, tensors=planned[name])
-            with Bar(sum(prod(t.shape) for t in planned[name]), name) as done:
+        for path, quant, rows, source in jobs:
+            fill = partial(_fill, layout=layout, processor=processor, origin=source, quant=quant, tensors=planned[path])
+            with Bar(sum(prod(t.shape) for t in planned[path]), path.name) as done:
                 architecture = metadata.architecture(layout, vision=not quant)
-                sizes[f"gguf/{name}"] = write_gguf(
-                    out / name, architecture, fill, planned[name], rows, quantise, workers=workers, progress=done
-                )
-            verify_gguf(out / name, planned[name])
+                size = write_gguf(path, architecture, fill, planned[path], rows, quantise, workers=workers, progress=done)
+            verify_gguf(path, planned[path])
+            if path != f16_for_certificate:
+                sizes[f"gguf/{path.name}"] = size
     return sizes
 
 

@@ -70,12 +70,12 @@ def planned_bytes(tensors: Sequence[Planned]) -> int:
     return sum(-(-t.nbytes // _ALIGN) * _ALIGN for t in tensors)
 
 
-def require_free(folder: Path, nbytes: int) -> None:
-    """Raises LimitError when the disk below `folder` has less than `nbytes` and a tenth free."""
+def require_free(folder: Path, nbytes: int, spare: str = "") -> None:
+    """Raises LimitError when the disk below `folder` has less than `nbytes` and a tenth free. `spare`: what else the user could do."""
     free = shutil.disk_usage(folder).free
     if free < nbytes * 1.1:
         law = f"needs {nbytes * 1.1 / 1e9:.2f} GB of free disk"
-        raise LimitError(str(folder), law, "free some, or set runtime.store to another disk", f"{free / 1e9:.2f} GB free")
+        raise LimitError(str(folder), law, f"free some, {spare}or set runtime.store to another disk", f"{free / 1e9:.2f} GB free")
 
 
 def write_gguf(

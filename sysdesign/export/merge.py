@@ -135,7 +135,12 @@ def _check(values: np.ndarray, type_name: str, stored: Stored) -> None:
         do = "the training diverged, or the file is damaged: train or fetch again"
         raise InputError(f"{stored.path.name}: {stored.name}", "weights must be finite after the merge", do, "NaN or infinity")
     if type_name == "F16" and (largest := float(max(values.max(), -values.min()))) > F16_MAX:
-        raise InputError(stored.name, f"f16 holds values up to {F16_MAX:.0f}", "choose bf16 or q8_0 in export.quantisations", largest)
+        raise InputError(
+            stored.name,
+            f"f16 holds values up to {F16_MAX:.0f}",
+            "choose bf16 or q8_0 in export.quantisations, and set export.parity.f16 to false",
+            largest,
+        )
 
 
 def plan(pieces: Iterable[Piece], types: Mapping[str, str]) -> list[Planned]:

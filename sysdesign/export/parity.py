@@ -1,8 +1,8 @@
 """Test prompts, the adapter and the written files -> the parity certificate: that what ships is what was trained.
 
-Four questions. Is the merge the adapter (transformers against itself)? Is the adapter in each file at all (its weights against the
+Five questions. Is the merge the adapter (transformers against itself)? Is the adapter in each file at all (its weights against the
 base's)? Is each file, run by llama.cpp, what its weights say (llama.cpp against transformers holding the same, dequantised, weights)?
-And what did quantising cost (the file against the merge)?
+What did quantising cost (the file against the merge)? And how well does each do the task (their own greedy answers, scored)?
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,34 +18,67 @@ from sysdesign.artifacts import Artifact
 from sysdesign.config.export import ExportConfig
 from sysdesign.errors import ArtifactError
 from sysdesign.export.asked import ask, torn_tokens
-from sysdesign.export.certificate import Answer, Certificate, Compared, PromptCheck, between, distance, judge, limits_of
+from sysdesign.export.certificate import (
+    ADAPTER,
+    MERGED,
+    Answer,
+    Certificate,
+    Distance,
+    PromptCheck,
+    Said,
+    TaskScores,
+    between,
+    distance,
+    judge,
+    limits_of,
+    limits_of_merge,
+)
 from sysdesign.export.reference import Reference, agree_on_prompt
+from sysdesign.graph import Architecture
 from sysdesign.models.picture import PicturePolicy
 from sysdesign.models.rows import load_probes, load_split, question_of
-from sysdesign.records import Row
+from sysdesign.records import Check, Row
+
+
+class Scorer(Protocol):
+    """A check and an answer -> something whose `value` is the score, 0 to 1 or None (sysdesign.evaluate.scoring.score)."""
+
+    def __call__(self, check: Check | None, answer: str, *, graph: Architecture | None, question: str, cut: bool) -> Any: ...
 
 
 def parity_rows(dataset: Artifact, count: int) -> list[Row]:
-    """`count` rows of the test split, spread evenly, half of them with pictures as far as there are any.
+    """`count` rows that training has not seen, spread evenly, half of them with pictures as far as there are others.
 
-    Raises ArtifactError when the dataset has no test row at all.
+    A dataset whose every question shows a picture gives one of them without it, unscored: the text model alone must be certified too.
+    Raises ArtifactError when no row has a picture.
     """
-    test = load_split(dataset, "test")
-    rows = {row.id: row for row in (*load_probes(dataset), *test)} or {row.id: row for row in load_split(dataset, "val")}
+    rows = {row.id: row for row in (*load_probes(dataset), *load_split(dataset, "test"))}
+    if not any(row.images for row in rows.values()):
+        rows |= {row.id: row for row in load_split(dataset, "val")}
     with_pictures, without = [r for r in rows.values() if r.images], [r for r in rows.values() if not r.images]
+    if not with_pictures:
+        found = f"{len(without)} rows without a picture" if without else "no rows"
+        law = "must hold a probe, test or val row with a picture: a certificate compares answers to them"
+        do = "make a larger dataset, or set export.parity.prompts to 0 and ship without a certificate"
+        raise ArtifactError(str(dataset.path), law, do, found)
+    without = without or [_blind(with_pictures[0])]
     half = min(len(with_pictures), count - min(len(without), count // 2))
-    chosen = _spread(with_pictures, half) + _spread(without, count - half)
-    if not chosen:
-        law = "must hold test rows: a certificate compares answers to them"
-        raise ArtifactError(
-            str(dataset.path), law, "make a larger dataset, or set export.parity.prompts to 0 and ship without a certificate"
-        )
-    return chosen
+    return _spread(with_pictures, half) + _spread(without, count - half)
 
 
 def _spread(rows: Sequence[Row], count: int) -> list[Row]:
     count = min(count, len(rows))
     return [rows[i * len(rows) // count] for i in range(count)]
+
+
+def _blind(row: Row) -> Row:
+    """The same question without its picture."""
+    messages = tuple(
+        message | {"content": [part for part in message["content"] if part["type"] != "image"]}
+        if not isinstance(message["content"], str) else message
+        for message in row.messages
+    )  # fmt: skip
+    return row.model_copy(update={"id": f"{row.id} without its picture", "messages": messages, "images": (), "check": None})
 
 
 def certify(
@@ -57,21 +90,22 @@ def certify(
     policy: PicturePolicy,
     load: Callable[[], Reference],
     processor: Path,
+    score: Scorer | None,
     *,
     threads: int,
     gpu: bool,
 ) -> Certificate:
     """Compare every file in `files` (quantisation -> GGUF). `images`: folder that the rows' picture names are relative to.
 
-    `load` is called after llama.cpp has answered, so that no two models are in memory at once. Raises ServiceError when llama.cpp
-    cannot load a file or take a prompt.
+    `load` is called after llama.cpp has answered, so that no two models are in memory at once. `score` None leaves the answers
+    unscored. Raises ServiceError when llama.cpp cannot load a file or take a prompt.
     """
+    limits = cfg.parity
     questions = [(question_of(row), [images / name for name in row.images]) for row in rows]
     never = torn_tokens(processor)
     answers = {quant: _answers(cfg, path, projector, policy, questions, never, threads, gpu) for quant, path in files.items()}
     reference = load()
     prompts = [reference.prompt(*question) for question in questions]
-    checks = tuple(_read_alike(reference, row, prompt, answers, i) for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)))
 
     def forced(quant: str) -> list[np.ndarray]:
         return [
@@ -79,28 +113,63 @@ def certify(
             for (_, inputs), answer in zip(prompts, answers[quant], strict=True)
         ]
 
-    limits = cfg.parity
-    live = forced(cfg.ship)
+    def greedy() -> list[tuple[str, bool]]:
+        return [reference.greedy(inputs, limits.tokens, never) for _, inputs in prompts]
+
+    live, said = forced(cfg.ship), {ADAPTER: greedy()}
     reference.become_merged()
-    compared: list[Compared] = []
-    merged = {quant: forced(quant) for quant in files}
-    found = between(live, merged[cfg.ship], limits.tie)
-    compared.append(judge("adapter and merged weights, transformers", found, {"largest": limits.merged, "kl": limits.kl, "agreement": 1.0}))
+    said[MERGED] = greedy()
+    cost: dict[str, Distance] = {}
+    for quant in files:
+        merged = forced(quant)
+        cost[quant] = distance(answers[quant], merged, limits.tie, never)
+        if quant == cfg.ship:
+            found = between(live, merged, limits.tie)
+    compared = [judge("adapter and merged weights, transformers", found, limits_of_merge(limits))]
+    del live, merged  # (tokens, vocabulary) each
     for quant, path in files.items():
-        same, cost = limits_of(quant, limits)
+        same, dear = limits_of(quant, limits)
         reference.become(path, projector)
         own = distance(answers[quant], forced(quant), limits.tie, never)
         compared.append(judge(f"{quant} in llama.cpp and its own weights in transformers", own, same))
-        compared.append(
-            judge(
-                f"{quant} in llama.cpp and the merged weights in transformers",
-                distance(answers[quant], merged[quant], limits.tie, never),
-                cost,
-            )
+        compared.append(judge(f"{quant} in llama.cpp and the merged weights in transformers", cost[quant], dear))
+    said |= {quant: [(answer.text, answer.ended) for answer in found] for quant, found in answers.items()}
+    checks = tuple(
+        _read_alike(
+            reference,
+            row,
+            prompt,
+            [found[i] for found in answers.values()],
+            _scored(row, {who: told[i] for who, told in said.items()}, score),
         )
+        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
+    )
     there = {quant: reference.presence(path) for quant, path in files.items()}
+    if reference.vision_was_tuned:
+        there["projector"] = reference.presence(projector)
+    scores = _means(checks, limits.score_drop)
     parts = (*(check.passed for check in checks), *(c.passed for c in compared), *(p.passes(limits.presence) for p in there.values()))
-    return Certificate(passed=all(parts), ship=cfg.ship, prompts=checks, comparisons=tuple(compared), adapter=there)
+    return Certificate(
+        passed=all(parts) and scores.passed, ship=cfg.ship, prompts=checks, comparisons=tuple(compared), adapter=there, scores=scores
+    )
+
+
+def _scored(row: Row, told: Mapping[str, tuple[str, bool]], score: Scorer | None) -> dict[str, Said]:
+    content = row.messages[-2]["content"]
+    question = content if isinstance(content, str) else " ".join(part["text"] for part in content if part["type"] == "text")
+    return {
+        who: Said(
+            text=text, ended=ended,
+            score=score(row.check, text, graph=row.graph, question=question, cut=not ended).value if score and row.check else None,
+        )
+        for who, (text, ended) in told.items()
+    }  # fmt: skip
+
+
+def _means(checks: Sequence[PromptCheck], largest_drop: float) -> TaskScores:
+    held = [check.answers for check in checks if all(said.score is not None for said in check.answers.values())]
+    mean = {who: float(np.mean([answers[who].score for answers in held])) for who in held[0]} if held else {}
+    return TaskScores(questions=len(held), mean=mean, largest_drop=largest_drop)
 
 
 def _answers(
@@ -123,18 +192,16 @@ def _served(cfg: ExportConfig, path: Path, projector: Path, policy: PicturePolic
         yield url
 
 
-def _read_alike(
-    reference: Reference, row: Row, prompt: tuple[str, Any], answers: Mapping[str, Sequence[Answer]], index: int
-) -> PromptCheck:
-    """All files share tokenizer and template, so the first one's reading stands for them; a difference between files would be a bug of
-    the runtime and shows as a failed comparison."""
+def _read_alike(reference: Reference, row: Row, prompt: tuple[str, Any], found: Sequence[Answer], answers: dict[str, Said]) -> PromptCheck:
+    """`found`: what each file's server read and answered; all must have read the prompt in the same way."""
     text, inputs = prompt
     tokenizer = reference.processor.tokenizer
     around = [tokenizer.convert_tokens_to_ids(mark) for mark in ("<|vision_start|>", "<|vision_end|>")]
-    first = next(iter(answers.values()))[index]
     marks = (int(reference.processor.image_token_id), around)
-    same_prompt, same_tokens, expected = agree_on_prompt(text, inputs["input_ids"][0].tolist(), first, marks)
+    read = [agree_on_prompt(text, inputs["input_ids"][0].tolist(), answer, marks) for answer in found]
+    expected = read[0][2]
+    worst = next((answer.image_tokens for answer in found if answer.image_tokens != expected), expected)
     return PromptCheck(
-        row=row.id, pictures=len(row.images), same_prompt=same_prompt, same_tokens=same_tokens, image_tokens=first.image_tokens,
-        expected_image_tokens=expected, answers={quant: found[index].text for quant, found in answers.items()},
+        row=row.id, pictures=len(row.images), same_prompt=all(one[0] for one in read), same_tokens=all(one[1] for one in read),
+        image_tokens=worst, expected_image_tokens=expected, answers=answers,
     )  # fmt: skip

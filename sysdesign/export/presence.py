@@ -1,4 +1,4 @@
-"""A written text model, the base and the adapter -> how much of the adapter is in the file: 1 when it was merged, 0 when it was not.
+"""A written GGUF file, the base and the adapter -> how much of the adapter is in the file: 1 when it was merged, 0 when it was not.
 
 Quantising moves every weight by more than most adapters do, so no distance between answers tells a merge that changed nothing from
 one that was quantised. But quantisation noise does not point anywhere: the file's difference from the base, projected onto the

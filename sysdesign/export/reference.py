@@ -22,6 +22,8 @@ from sysdesign.export.merge import Merge
 from sysdesign.export.presence import Presence, presence
 from sysdesign.export.weights import canonical
 
+ENDS = ("<|im_end|>", "<|endoftext|>")  # llama.cpp ends an answer at either
+
 
 class Reference:
     """Holds the model. `ids`: token ids of each prompt, pictures expanded."""
@@ -30,7 +32,7 @@ class Reference:
         """Loads the base and the adapter; with `merge.dequantised` the base is first brought to the 4-bit form training saw."""
         import torch
         from peft import PeftModel
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
@@ -38,6 +40,7 @@ class Reference:
         self.processor: Any = AutoProcessor.from_pretrained(processor)
         where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
         model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, precision), attn_implementation="eager")
+        model.generation_config = GenerationConfig()  # a published one repeats itself less: those are not the likeliest tokens
         self._model = model.to(where).eval()
         if merge.dequantised:
             self._fill_from_merge(only_base=True)
@@ -54,9 +57,15 @@ class Reference:
         for path, pieces in ((text, self._layout.text_pieces), (projector, self._layout.vision_pieces)):
             self._fill_from_gguf(path, {piece.name: piece for piece in pieces})
 
-    def presence(self, text: Path) -> Presence:
-        """How much of the adapter is in a text model."""
-        return presence(text, {piece.name: piece for piece in self._layout.text_pieces}, self._merge)
+    def presence(self, path: Path) -> Presence:
+        """How much of the adapter is in a text model or a projector."""
+        pieces = (*self._layout.text_pieces, *self._layout.vision_pieces)
+        return presence(path, {piece.name: piece for piece in pieces}, self._merge)
+
+    @property
+    def vision_was_tuned(self) -> bool:
+        """Whether the adapter changes the projector's file."""
+        return any(name.startswith("visual.") for name in self._merge.adapter.pairs)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Path]) -> tuple[str, Any]:
         """The prompt as this side's template writes it, and the processor's tensors for it."""
@@ -80,6 +89,21 @@ class Reference:
             logits = self._model(**given, logits_to_keep=len(tokens) + 1).logits[0, :-1].float()
         assert logits.shape[0] == len(tokens) and given["input_ids"].shape[1] == length + len(tokens)
         return np.asarray(torch.log_softmax(logits, dim=-1).cpu().numpy())
+
+    def greedy(self, inputs: Any, tokens: int, never: Sequence[int]) -> tuple[str, bool]:
+        """This side's own greedy answer of at most `tokens` tokens, none of them in `never`, and whether it ended by itself."""
+        import torch
+        from transformers import GenerationConfig
+
+        tokenizer = self.processor.tokenizer
+        ends = sorted({tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(list(ENDS))} - {None, tokenizer.unk_token_id})
+        cfg = GenerationConfig(
+            max_new_tokens=tokens, do_sample=False, eos_token_id=ends, pad_token_id=ends[0], suppress_tokens=list(never) or None
+        )
+        given = {name: value.to(self._model.device) for name, value in inputs.items()}
+        with torch.inference_mode():
+            said = self._model.generate(**given, generation_config=cfg)[0, inputs["input_ids"].shape[1] :].tolist()
+        return tokenizer.decode(said, skip_special_tokens=True), bool(said) and said[-1] in ends
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
         for name, parameter in self._model.named_parameters():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from math import prod
@@ -22,6 +23,8 @@ from sysdesign.export.merged_folder import write_merged
 from sysdesign.export.metadata import Origin
 from sysdesign.export.modelfile import write_modelfile
 from sysdesign.export.page import certificate_page
+from sysdesign.export.parity import Scorer, certify, parity_rows
+from sysdesign.export.reference import Reference
 from sysdesign.export.weights import open_weights
 from sysdesign.models.base import FAMILIES, base_folder, read_base
 from sysdesign.models.picture import PicturePolicy
@@ -61,14 +64,16 @@ class ExportReport(Report):
 
 
 def export(
-    cfg: ExportConfig, *, seed: int, out: Path, log: MetricLog, runtime: RuntimeConfig, train: Artifact, base: Artifact, dataset: Artifact
-) -> ExportReport:
+    cfg: ExportConfig, *, seed: int, out: Path, log: MetricLog, runtime: RuntimeConfig, train: Artifact, base: Artifact, dataset: Artifact,
+    score: Scorer | None = None,
+) -> ExportReport:  # fmt: skip
     """Merge, convert, certify.
 
     Reads: the base's folder, `adapter/` and `processor/` of train, `probes.jsonl`, `rows/` and `images/` of dataset,
     prompts/student/system.v1.md. Writes: `gguf/model-<quantisation>.gguf`, `gguf/mmproj-f16.gguf`, `gguf/base-<ship>.gguf` (and
     `gguf/base-mmproj-f16.gguf` when the adapter changes vision), `Modelfile`, `export.json`, `parity.json`, `parity.html`, `merged/`.
-    Files that are there whole are kept, and a torn one is finished. `seed` is unused: nothing here is random.
+    Files that are there whole are kept, and a torn one is finished. `seed` is unused: nothing here is random. `score` scores the
+    certificate's answers; None leaves them unscored.
     Raises InputError for weights, adapters and tokenizers that cannot be exported exactly, LimitError when the disk is too small,
     ServiceError when llama.cpp does not load what was written.
     """
@@ -84,20 +89,35 @@ def export(
     modelfile = write_modelfile(f"gguf/model-{cfg.ship}.gguf", "gguf/mmproj-f16.gguf", system, policy, cfg.context, cfg.temperature)
     origin = _origin(base, train, dataset, folder)
     workers = runtime.workers or os.cpu_count() or 1
+    rows = parity_rows(dataset, cfg.parity.prompts) if cfg.parity.prompts else []
 
     with Merge(weights, adapter, cfg.merge == "dequantised") as merge:
-        sizes = write_files(out / "gguf", layout, merge, processor, origin, cfg, workers=workers)
+        f16 = (
+            out / "certificate-only" / "model-f16.gguf"
+            if cfg.parity.prompts and cfg.parity.f16 and "f16" not in cfg.quantisations
+            else None
+        )
+        sizes = write_files(out / "gguf", layout, merge, processor, origin, cfg, workers=workers, f16_for_certificate=f16)
         if cfg.keep_merged:
             with Bar(sum(prod(p.shape) for p in (*layout.text_pieces, *layout.vision_pieces)), "merged") as done:
                 sizes["merged"] = write_merged(out / "merged", folder, processor, merge, int(cfg.shard_gb * 1e9), done)
-        certificate = _certify(cfg, out, folder, processor, adapter_folder, merge, layout, policy, dataset, runtime, workers)
+        files = ({"f16": f16} if f16 else {}) | {quant: out / "gguf" / f"model-{quant}.gguf" for quant in cfg.quantisations}
+        load = partial(
+            Reference, folder, processor, adapter_folder, device=runtime.device, precision=cfg.parity.precision, merge=merge, layout=layout
+        )
+        certificate = certify(
+            cfg, rows, dataset.path, files, out / "gguf" / "mmproj-f16.gguf", policy, load, processor, score, threads=workers,
+            gpu=runtime.device != "cpu",
+        ) if rows else None  # fmt: skip
+    shutil.rmtree(out / "certificate-only", ignore_errors=True)
     (out / "Modelfile").write_text(modelfile, encoding="utf-8")
     report = _report(cfg, policy, sizes, layout, adapter, certificate)
     (out / "export.json").write_text(json.dumps(report.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
     if certificate is not None:
         (out / "parity.json").write_text(certificate.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (out / "parity.html").write_text(certificate_page(certificate), encoding="utf-8")
-        log.file(out / "parity.html", "parity")
+        for name in ("parity.json", "parity.html"):
+            log.file(out / name, "parity")
     log.file(out / "Modelfile")
     return report
 
@@ -122,32 +142,6 @@ def _license(folder: Path) -> str:
     readme = folder / "README.md"
     lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()[:60] if readme.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("license:")), "")
-
-
-def _certify(
-    cfg: ExportConfig, out: Path, folder: Path, processor: Path, adapter: Path, merge: Merge, layout: families.Layout,
-    policy: PicturePolicy, dataset: Artifact, runtime: RuntimeConfig, workers: int,
-) -> Certificate | None:  # fmt: skip
-    if cfg.parity.prompts == 0:
-        return None
-    from sysdesign.export.parity import certify, parity_rows
-    from sysdesign.export.reference import Reference
-
-    files: dict[str, Path] = {quant: out / "gguf" / f"model-{quant}.gguf" for quant in cfg.quantisations}
-    load = partial(Reference, folder, processor, adapter, device=runtime.device, precision=cfg.parity.precision, merge=merge, layout=layout)
-    rows = parity_rows(dataset, cfg.parity.prompts)
-    return certify(
-        cfg,
-        rows,
-        dataset.path,
-        files,
-        out / "gguf" / "mmproj-f16.gguf",
-        policy,
-        load,
-        processor,
-        threads=workers,
-        gpu=runtime.device != "cpu",
-    )
 
 
 def _report(

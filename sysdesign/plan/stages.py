@@ -169,7 +169,11 @@ def _export(config: Config, work: Work, machine: Machine, points: Points) -> Est
         speed = machine.cores * points.cost("cpu_gflops_core") * 1e9
         on_card = machine.card is not None and config.runtime.device != "cpu"
         reference = 2e13 if on_card else speed
-        seconds += flops * (2 + len(cfg.quantisations)) / reference + flops * len(cfg.quantisations) / speed
+        files = len({*cfg.quantisations, *(["f16"] if cfg.parity.f16 else [])})
+        seconds += flops * (2 + 2 * files) / reference + flops * files / speed
+        if files > len(cfg.quantisations):  # an F16 file for the certificate alone, there until it is made
+            written += work.parameters * SHARE_OF_SIZE["f16"] / 8
+            seconds += work.parameters / 1e9 * points.cost("copy_cpu_s_billion") / max(machine.cores, 1)
         seconds += 3 * weights * points.cost("load_s_gib")
         ram += weights + written / GIB / 2
         vram = weights * 1.05 if on_card else 0.0
