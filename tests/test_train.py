@@ -2,109 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from train_world import KillAt, Killed, artifact, losses, make_base, make_dataset, run
 
-from sysdesign.artifacts import Artifact, Manifest
-from sysdesign.config.base import TinyBase
-from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.config.train import FastConfig, LoraConfig, PeftBackend, TrainConfig, UnslothBackend
+from sysdesign.artifacts import Artifact
+from sysdesign.config.train import FastConfig, PeftBackend, UnslothBackend
 from sysdesign.errors import ArtifactError, LimitError, ToolError
-from sysdesign.models.base import Base, load_processor
-from sysdesign.models.rows import fingerprint, load_split
-from sysdesign.records import NullLog, Row, write_jsonl
-from sysdesign.train.stage import TrainReport, train
-
-WORDS = [
-    "gateway",
-    "orders",
-    "service",
-    "redis",
-    "cache",
-    "three",
-    "replicas",
-    "at",
-    "two",
-    "hundred",
-    "requests",
-    "a",
-    "second",
-    "through",
-    "the",
-    "queue",
-]
-SHORT: dict[str, Any] = {
-    "lora": LoraConfig(rank=4, alpha=8), "batch": 4, "max_steps": 4, "learning_rate": 1e-2, "warmup_steps": 1, "eval_steps": 2,
-    "save_steps": 2, "answers": 1, "answer_tokens": 4,
-}  # fmt: skip
-
-
-def artifact(folder: Path, stage: str, digest: str) -> Artifact:
-    manifest = Manifest(
-        stage=stage,
-        version=1,
-        key=digest,
-        digest=digest,
-        seed=0,
-        config={},
-        inputs={},
-        prompts={},
-        report={},
-        files=(),
-        created="",
-        seconds=0,
-    )
-    return Artifact(stage, digest, digest, folder, manifest)
-
-
-def make_base(folder: Path, family: str = "qwen2_vl") -> Artifact:
-    from sysdesign.models.tiny import build_tiny
-
-    cfg = TinyBase.model_validate({"family": family})
-    build_tiny(folder / "model", cfg, [" ".join(random.Random(i).choices(WORDS, k=20)) for i in range(100)], seed=0)
-    (folder / "base.json").write_text(Base(kind="tiny", name="tiny", revision="0" * 40, family=cfg.family).model_dump_json())
-    return artifact(folder, "base", "b" * 64)
-
-
-def make_row(folder: Path, index: int, side: int, split: str) -> Row:
-    """A picture of noise and two turns about it; every fourth row has no picture."""
-    from PIL import Image
-
-    draw = random.Random(f"{split}{index}")
-    name = f"images/{split}{index}.png"
-    if index % 4 != 3:
-        size = (side * draw.randint(2, 4), side * draw.randint(2, 4))
-        noise = np.random.default_rng(index).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / name)
-    images = (name,) if index % 4 != 3 else ()
-    question = [*({"type": "image"} for _ in images), {"type": "text", "text": " ".join(draw.choices(WORDS, k=8))}]
-    turns = [("user", question), ("assistant", "redis cache three replicas"), ("user", "and the queue"), ("assistant", WORDS[index % 4])]
-    messages = tuple({"role": r, "content": c if isinstance(c, list) else [{"type": "text", "text": c}]} for r, c in turns)
-    return Row(
-        id=f"{split}{index}",
-        split=split,
-        conversation_id=f"c{index}",
-        seed_id="s",
-        provider="offline",
-        family="f",
-        messages=messages,
-        images=images,  # type: ignore[arg-type]
-    )
-
-
-def make_dataset(folder: Path, base: Artifact, side: int = 28) -> Artifact:
-    (folder / "images").mkdir(parents=True)
-    (folder / "compile.json").write_text(json.dumps({"processor_sha256": fingerprint(load_processor(base))}))
-    for split, count in (("train", 10), ("val", 3)):
-        write_jsonl(folder / "rows" / f"{split}.jsonl", [make_row(folder, i, side, split) for i in range(count)])
-    return artifact(folder, "dataset", "d" * 64)
+from sysdesign.models.base import load_processor
+from sysdesign.models.rows import load_split
+from sysdesign.records import write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +32,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def run(out: Path, inputs: dict[str, Artifact], log: Any = None, **changes: Any) -> TrainReport:
-    out.mkdir(parents=True, exist_ok=True)
-    runtime = RuntimeConfig(device="cpu", store=str(out.parent / "store"))
-    return train(TrainConfig(**(SHORT | changes)), seed=7, out=out, log=log or NullLog(), runtime=runtime, **inputs)
-
-
-def losses(out: Path) -> list[tuple[str, int, float]]:
-    lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    return [(line.get("kind", "train"), line["step"], line["loss"]) for line in lines]
 
 
 def test_train_writes_an_adapter_that_peft_loads_on_the_same_base(inputs: dict[str, Artifact], tmp_path: Path) -> None:
@@ -158,21 +57,6 @@ def test_the_fast_path_learns_exactly_as_the_plain_one(inputs: dict[str, Artifac
     a, b = losses(tmp_path / "plain"), losses(tmp_path / "fast")
     assert [x[:2] for x in a] == [x[:2] for x in b] and len(a) == 7
     assert max(abs(x[2] - y[2]) for x, y in zip(a, b, strict=True)) < 1e-5
-
-
-class Killed(BaseException):
-    """Like a signal: nothing in the stage may catch it."""
-
-
-class KillAt(NullLog):
-    """Ends the run as soon as step `step` was logged, before its checkpoint."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def metrics(self, values: Any, step: int | None = None) -> None:
-        if step == self.step and "train/loss" in values:
-            raise Killed
 
 
 def test_a_killed_run_resumes_to_the_same_bits(inputs: dict[str, Artifact], tmp_path: Path) -> None:
@@ -217,22 +101,6 @@ def test_a_loss_that_is_not_finite_names_the_last_good_step(inputs: dict[str, Ar
     broken = {"base": artifact(tmp_path / "base", "base", "c" * 64), "dataset": artifact(tmp_path / "dataset", "dataset", "d" * 64)}
     with pytest.raises(LimitError, match=r"step \d+ was the last finite one.*lower train.learning_rate"):
         run(tmp_path / "out", broken)
-
-
-def test_rows_that_cannot_be_used_are_left_out_with_their_reason(inputs: dict[str, Artifact], tmp_path: Path) -> None:
-    shutil.copytree(inputs["dataset"].path, tmp_path / "dataset")
-    (tmp_path / "dataset" / "images" / "train0.png").write_bytes(b"not a picture")
-    report = run(tmp_path / "out", inputs | {"dataset": artifact(tmp_path / "dataset", "dataset", "d" * 64)}, max_steps=1)
-    assert (report.samples, report.skipped) == (9, 1)
-    skipped = json.loads((tmp_path / "out" / "train.json").read_text())["skipped"]
-    assert skipped == [{"id": "train0", "reason": "picture train0.png cannot be read"}]
-
-
-def test_a_dataset_of_another_processor_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
-    shutil.copytree(inputs["dataset"].path, tmp_path / "dataset")
-    (tmp_path / "dataset" / "compile.json").write_text(json.dumps({"processor_sha256": "f" * 64}))
-    with pytest.raises(ArtifactError, match="compiled against this base's processor"):
-        run(tmp_path / "out", inputs | {"dataset": artifact(tmp_path / "dataset", "dataset", "d" * 64)})
 
 
 def test_training_stops_early_and_keeps_the_best_adapter(inputs: dict[str, Artifact], tmp_path: Path) -> None:

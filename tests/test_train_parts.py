@@ -76,6 +76,27 @@ def test_a_plan_fits_its_card_and_gets_faster_with_room() -> None:
         plan(5)
 
 
+def test_advice_after_memory_ran_out_fits_what_was_there() -> None:
+    """By plan: a setting of the planner's own, or that none fits. Without one: fewer tokens a pass, at last shorter samples."""
+    cfg = TrainConfig()
+
+    def again(room: float) -> memory.Plan:
+        return memory.plan(QWEN2_VL_7B, cfg, lengths=[1519] * 8, trained_share=0.3, free_gib=room, fp8=False, vision=False, tflops=700)
+
+    used = again(70)
+    told = memory.advice(used, 24.0, again)
+    advised = float(told.split("max_vram_gib to ")[1].split(",")[0])
+    assert 20 < advised < 24 and f"{used.peak_gib - advised:.2f} below the plan that failed" in told
+    assert f"passes of {again(advised).micro_tokens} tokens, not {used.micro_tokens}" in told
+    assert "free GPU memory first (4.0 GiB were left for a plan of " in memory.advice(used, 4.0, again)
+
+    def unplanned(tokens: int) -> str:
+        return memory.advice_unplanned(QWEN2_VL_7B, cfg, had_gib=24.0, micro_tokens=tokens, longest=1519)
+
+    assert "set train.micro_tokens to 5" in unplanned(12000) and "(now 12000; the longest sample has 1519)" in unplanned(12000)
+    assert "set train.micro_tokens to 1519 " in unplanned(1600) and "set train.max_length to 759 " in unplanned(1519)
+
+
 def test_a_base_without_sizes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
     with pytest.raises(ArtifactError, match="must give the model's sizes"):

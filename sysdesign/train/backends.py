@@ -59,7 +59,7 @@ def look(cfg: TrainConfig, device: str) -> Machine:
 def ran_out(error: Exception, machine: Machine) -> bool:
     """Whether `error` is the GPU's memory coming to its end; libraries name it in different ways."""
     signs = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return machine.device == "cuda" and (type(error).__name__ == "OutOfMemoryError" or any(sign in str(error) for sign in signs))
+    return type(error).__name__ == "OutOfMemoryError" or (machine.device == "cuda" and any(sign in str(error) for sign in signs))
 
 
 def room_gib() -> float:

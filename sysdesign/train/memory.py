@@ -216,13 +216,13 @@ def advice(used: Plan, had_gib: float, again: Callable[[float], Plan]) -> str:
     `had_gib`: what this process could have had when it failed; `again`: the planner over the same samples with that much room.
     """
     room = min(0.94 * had_gib, 0.9 * used.peak_gib)  # GiB; fragments, and a plan that was too close to the truth
-    room = math.floor(room * 10) / 10
+    room = math.floor(room * 100) / 100
     try:
         found = again(room)
     except LimitError as error:
         return f"free GPU memory first ({had_gib:.1f} GiB were left for a plan of {used.peak_gib:.1f}): below that, {error.law}"
     kept = f"passes of {found.micro_tokens} tokens, not {used.micro_tokens}; {found.full} layers keep everything, not {used.full}"
-    return f"set train.max_vram_gib to {room:.1f}, {used.peak_gib - room:.1f} below the plan that failed ({kept})"
+    return f"set train.max_vram_gib to {room:.2f}, {used.peak_gib - room:.2f} below the plan that failed ({kept})"
 
 
 def advice_unplanned(shape: Shape, cfg: TrainConfig, *, had_gib: float, micro_tokens: int, longest: int) -> str:

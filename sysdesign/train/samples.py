@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,15 @@ def encode(rows: Iterable[Row], folder: Path, processor: Any, model: Any, max_le
 
 def _encode(row: Row, folder: Path, processor: Any, model: Any) -> Sample | str:
     import torch
-    from PIL import Image, UnidentifiedImageError
 
     paths = tuple(folder / name for name in row.images)
     grids = []
     merge, patch = processor.image_processor.merge_size, processor.image_processor.patch_size
     for path in paths:
-        try:
-            with Image.open(path) as picture:
-                width, height = picture.size
-        except (OSError, UnidentifiedImageError):
+        size = _size(path)
+        if size is None:
             return f"picture {path.name} cannot be read"
+        width, height = size
         if width % (patch * merge) or height % (patch * merge):
             return f"picture {path.name} is {width} x {height} px, not multiples of {patch * merge}"
         grids.append((1, height // patch, width // patch))
@@ -92,3 +91,16 @@ def _encode(row: Row, folder: Path, processor: Any, model: Any) -> Sample | str:
             image_grid_thw=torch.tensor(grids) if grids else None,
         )
     return Sample(row.id, ids, labels, positions[:, 0].numpy(), paths, tuple(grids))
+
+
+@lru_cache(maxsize=4096)  # many rows ask about one picture
+def _size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a picture that decodes to its end, None of any other."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # Pillow raises all of these for broken files
+        return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,21 +46,31 @@ class TrainReport(Report):
 
     def note(self) -> str:
         val = "" if self.val_loss_best is None else f", validation {self.val_loss_first:.3f} -> **{self.val_loss_best:.3f}**"
+        left = "" if not self.skipped else f" {self.skipped} unusable row{'s' if self.skipped > 1 else ''} left out, see `train.json`."
         return (
             f"{self.steps} steps over {self.samples} samples by `{self.backend}` in {self.minutes:.1f} min "
             f"({self.tokens_per_s:,.0f} tokens/s): "
-            f"loss {self.loss_first:.3f} -> **{self.loss_last:.3f}**{val}."
+            f"loss {self.loss_first:.3f} -> **{self.loss_last:.3f}**{val}.{left}"
         )
 
 
 def train(
-    cfg: TrainConfig, *, seed: int, out: Path, log: MetricLog, runtime: RuntimeConfig, dataset: Artifact, base: Artifact
+    cfg: TrainConfig,
+    *,
+    seed: int,
+    out: Path,
+    log: MetricLog,
+    runtime: RuntimeConfig,
+    dataset: Artifact,
+    base: Artifact,
+    probe: Callable[[Any, int], None] | None = None,
 ) -> TrainReport:
     """Tune the base on the dataset's training rows.
 
     Reads: `rows/{train,val}.jsonl` and `images/` of the dataset, the base's folder.
     Writes: `adapter/`, `processor/`, `history.jsonl`, `train.json`; while it runs also `checkpoints/` and `best/`. Frozen vision
     features go to `.cache/features` of the store, because sweeps and later runs share them.
+    `probe(model, step)` is called at every validation before the last one, for whoever compares runs while they train; it changes nothing.
     Raises: LimitError (memory, non-finite loss), ToolError (device, backend), ArtifactError (base, rows, checkpoint).
     """
     machine = backends.look(cfg, runtime.device)
@@ -74,23 +85,27 @@ def train(
     samples, skipped = _encode(rows, dataset.path, folder, processor, cfg)
     val_samples, val_skipped = _encode(val_rows, dataset.path, folder, processor, cfg)
     if not samples:
-        raise ArtifactError(str(dataset.path), "must hold at least one usable training row", "run the dataset stage again", skipped[:1])
+        first = f"{skipped[0].id}: {skipped[0].reason}" if skipped else "no rows"
+        raise ArtifactError(str(dataset.path), "must hold at least one usable training row", "run the dataset stage again", first)
     log.text(_label_table(samples[0], processor), "labels.md")
     steps = order.steps_of(len(samples), epochs=cfg.epochs, batch=cfg.batch, max_steps=cfg.max_steps, seed=seed)
     plan = None  # on a CPU, and for the libraries' own forward, there is nothing to decide
     if machine.free_gib is not None and fast is not None:
         plan = _plan(cfg, folder, [*samples, *val_samples], machine, fast, machine.free_gib)
-    own = checkpoint.fingerprint(cfg.model_dump_json(), str(seed), dataset.digest, base.digest)
+    own = {"settings": cfg.model_dump_json(), "seed": str(seed), "dataset": dataset.digest, "base": base.digest}
     resume = checkpoint.newest(out / "checkpoints", own)
     started = time.monotonic()
     try:
         tuner, watch = _assemble(cfg, seed, out, log, runtime, backend, folder, processor, machine, plan, samples, val_samples, steps, own)
         watch.answer = lambda step: _answers(tuner.model, processor, val_rows[: cfg.answers], dataset.path, log, step, cfg)
+        if probe is not None:
+            watch.probe = partial(_probe, probe, tuner.model)
         if resume is not None:
             watch.resume(int(resume.name.rsplit("-", 1)[1]))
         else:
             watch.resume(-1)
-        tuner.train(resume_from_checkpoint=str(resume) if resume else None)
+        with closing(watch):
+            tuner.train(resume_from_checkpoint=str(resume) if resume else None)
         watch.answer(tuner.state.global_step)
     except Exception as error:
         if not backends.ran_out(error, machine):
@@ -169,7 +184,7 @@ def _assemble(
     samples: Sequence[Any],
     val_samples: Sequence[Any],
     steps: list[list[int]],
-    own: str,
+    own: dict[str, str],
 ) -> tuple[Any, Any]:
     """Load, cache the vision features, and join model, data and callbacks in a trainer."""
     import torch
@@ -199,7 +214,7 @@ def _assemble(
     shape = memory.read_shape(folder)
     watch = Watch(
         cfg, out, log, steps=len(steps), flops_a_token=4.0 * (shape.linear * shape.layers), peak_flops=_peak_flops(machine),
-        usd_per_hour=runtime.gpu_usd_per_hour, answer=lambda step: None, fingerprint=own,
+        usd_per_hour=runtime.gpu_usd_per_hour, answer=lambda step: None, origin=own,
     )  # fmt: skip
     args = settings(
         cfg,
@@ -223,6 +238,13 @@ def _answers(model: Any, processor: Any, rows: Sequence[Row], folder: Path, log:
 
     if rows:
         log_answers(model, processor, rows, folder, log, step=step, max_tokens=cfg.answer_tokens)
+
+
+def _probe(probe: Callable[[Any, int], None], model: Any, step: int) -> None:
+    from sysdesign.train.answers import answering
+
+    with answering(model):
+        probe(model, step)
 
 
 def _save(tuner: Any, processor: Any, out: Path, base_name: str, keep_best: bool) -> None:

@@ -145,10 +145,10 @@ class Tuner(SFTTrainer):  # type: ignore[misc]
                 for one in self.validation.step(range(start, min(start + 8, count)))["passes"]:
                     loss += float(self.pass_loss(_on(one, self.args.device), float(trained)))
         self.model.train()
-        self._started = time.perf_counter()
         metrics = {"eval_loss": loss}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._started = time.perf_counter()  # answers and kept adapters are no part of the next step
         return metrics
 
 

@@ -44,11 +44,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         peak_flops: float | None,
         usd_per_hour: float,
         answer: Callable[[int], None],
-        fingerprint: str,
+        origin: dict[str, str],
     ) -> None:
         self.cfg, self.out, self.log, self.steps = cfg, out, log, steps
         self.flops_a_token, self.peak_flops, self.usd_per_hour = flops_a_token, peak_flops, usd_per_hour
-        self.answer, self.fingerprint = answer, fingerprint
+        self.answer, self.origin = answer, origin
+        self.probe: Callable[[int], None] | None = None
         self.tuner: Any = None
         self.moments: list[Moment] = []
         self.bar: Any = None
@@ -127,12 +128,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
         if step and step < self.steps and _due(step, self.cfg.answer_steps):
             self.answer(step)
+        if self.probe and 0 < step < self.steps and state.is_world_process_zero:
+            self.probe(step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
             return
         folder = self.out / "checkpoints" / f"checkpoint-{state.global_step}"
-        checkpoint.seal(folder, self.fingerprint)
+        checkpoint.seal(folder, self.origin)
         best = sorted((self.out / "best").glob("*"))
         for old in best[:-2]:  # two, because the checkpoint before this one is kept as well
             shutil.rmtree(old)
@@ -140,8 +143,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             for file in sorted(folder.iterdir()):
                 self.log.file(file, f"checkpoints/{folder.name}")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.close()
+    def close(self) -> None:
+        """End the bar's line, whatever ended the run, so that what is said next has a line of its own."""
+        if self.bar is not None:
+            self.bar.close()
 
     def _keep(self, moment: Moment) -> None:
         self.moments.append(moment)
