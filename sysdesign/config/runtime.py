@@ -16,6 +16,8 @@ class RuntimeConfig(Section):
     """Folder of artefacts, relative to the project."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run."""
+    devices: int = Field(default=1, ge=1, le=64)
+    """GPUs of this machine that training uses together, a process each; on a CPU, processes."""
     workers: int = Field(default=0, ge=0, le=1024)
     """Processes for parallel work; 0 means all cores."""
     offline: bool = False

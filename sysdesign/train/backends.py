@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sysdesign.config.train import AutoBackend, FastConfig, PeftBackend, TrainConfig, UnslothBackend
-from sysdesign.errors import ToolError
+from sysdesign.errors import ConfigError, ToolError
 from sysdesign.train.memory import Plan
 
 
@@ -54,6 +54,21 @@ def look(cfg: TrainConfig, device: str) -> Machine:
     room = min(free / 2**30 * 0.96, cfg.max_vram_gib or float("inf"))  # 4 %: the allocator's own fragments
     dtype = "float32" if cfg.compute == "fp32" else "bfloat16"
     return Machine("cuda", dtype, cfg.compute == "fp8", room, torch.cuda.get_device_name(), capability)
+
+
+def several(cfg: TrainConfig, device: str, count: int) -> bool:
+    """Whether `count` processes will train on GPUs, one each, rather than on the CPU. Raises when they cannot."""
+    import torch
+
+    if cfg.batch < count:
+        raise ConfigError("train.batch", f"every one of {count} processes needs a sample in each step", "raise it", cfg.batch)
+    if isinstance(cfg.backend, UnslothBackend):
+        raise ConfigError("runtime.devices", "unsloth trains on one GPU", "use --train.backend.kind auto", count)
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return False
+    if (found := torch.cuda.device_count()) < count:
+        raise ToolError("runtime.devices", f"this machine shows {found} GPUs", f"use --runtime.devices {max(found, 1)}", count)
+    return True
 
 
 def ran_out(error: Exception, machine: Machine) -> bool:

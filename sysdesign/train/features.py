@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sysdesign.train.ranks import Rank
 from sysdesign.train.samples import Sample
 
 
@@ -61,14 +62,16 @@ def cache_folder(root: Path, model: Any, processor: Any, dtype: torch.dtype) -> 
     return root / digest.hexdigest()[:16]
 
 
-def fill(folder: Path, model: Any, pictures: Pictures, samples: Sequence[Sample], device: torch.device) -> int:
-    """Compute and store the features of every picture that has none yet; returns how many were computed."""
+def fill(folder: Path, model: Any, pictures: Pictures, samples: Sequence[Sample], device: torch.device, rank: Rank | None = None) -> int:
+    """Compute and store the features of every picture that has none yet, shared out over the ranks; returns how many were computed."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {picture_digest(path): (path, grid) for s in samples for path, grid in zip(s.pictures, s.grids, strict=True)}
-    missing = {digest: at for digest, at in sorted(wanted.items()) if not (folder / f"{digest}.safetensors").exists()}
-    for digest, (path, grid) in tqdm(missing.items(), desc="vision features", unit="picture", disable=not missing):
+    rank = rank or Rank()
+    mine = sorted(wanted.items())[rank.index :: rank.count]
+    missing = {digest: at for digest, at in mine if not (folder / f"{digest}.safetensors").exists()}
+    for digest, (path, grid) in tqdm(missing.items(), desc="vision features", unit="picture", disable=not missing or not rank.writes):
         alone = _alone(path, grid)
         with torch.no_grad():
             features, deep = encode(model, pictures.pixels(alone).to(device), torch.tensor([grid], device=device))
@@ -76,6 +79,7 @@ def fill(folder: Path, model: Any, pictures: Pictures, samples: Sequence[Sample]
         partial = folder / f".{digest}.{os.getpid()}.tmp"
         save_file({name: t.to(pictures.dtype).cpu().contiguous() for name, t in tensors.items()}, partial)
         partial.replace(folder / f"{digest}.safetensors")
+    rank.meet()
     return len(missing)
 
 

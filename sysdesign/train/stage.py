@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,44 +15,17 @@ from typing import Any
 from sysdesign.artifacts import Artifact
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.config.train import FastConfig, PeftBackend, TrainConfig
-from sysdesign.errors import ArtifactError, LimitError
+from sysdesign.errors import ArtifactError, ConfigError, LimitError
 from sysdesign.models.base import base_folder, read_base
 from sysdesign.models.rows import load_split, require_compiled
-from sysdesign.records import MetricLog, Report, Row
-from sysdesign.train import backends, checkpoint, memory, order
+from sysdesign.records import MetricLog, Row
+from sysdesign.train import backends, checkpoint, memory, order, ranks
+from sysdesign.train.report import TrainReport, report_of, write_summary
+from sysdesign.train.samples import encode, label_table
 
 PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "4090": 165e12}  # dense, NVIDIA's data sheets, read 2026-11
 
-
-class TrainReport(Report):
-    """What the run did. `None` where it was not measured (no validation rows, no GPU)."""
-
-    steps: int
-    samples: int
-    skipped: int
-    trained_parameters: int
-    loss_first: float
-    loss_last: float
-    val_loss_first: float | None = None
-    val_loss_best: float | None = None
-    best_step: int | None = None
-    tokens_per_s: float
-    minutes: float
-    peak_gib: float | None = None
-    backend: str
-
-    def metrics(self) -> dict[str, float]:
-        named = {f"train/{name}": value for name, value in self.model_dump().items() if isinstance(value, (int, float))}
-        return {name: float(value) for name, value in named.items()}
-
-    def note(self) -> str:
-        val = "" if self.val_loss_best is None else f", validation {self.val_loss_first:.3f} -> **{self.val_loss_best:.3f}**"
-        left = "" if not self.skipped else f" {self.skipped} unusable row{'s' if self.skipped > 1 else ''} left out, see `train.json`."
-        return (
-            f"{self.steps} steps over {self.samples} samples by `{self.backend}` in {self.minutes:.1f} min "
-            f"({self.tokens_per_s:,.0f} tokens/s): "
-            f"loss {self.loss_first:.3f} -> **{self.loss_last:.3f}**{val}.{left}"
-        )
+__all__ = ["TrainReport", "train"]
 
 
 def train(
@@ -63,17 +37,41 @@ def train(
     runtime: RuntimeConfig,
     dataset: Artifact,
     base: Artifact,
-    probe: Callable[[Any, int], None] | None = None,
+    probe: Callable[[Any], Mapping[str, float]] | None = None,
 ) -> TrainReport:
     """Tune the base on the dataset's training rows.
 
     Reads: `rows/{train,val}.jsonl` and `images/` of the dataset, the base's folder.
     Writes: `adapter/`, `processor/`, `history.jsonl`, `train.json`; while it runs also `checkpoints/` and `best/`. Frozen vision
     features go to `.cache/features` of the store, because sweeps and later runs share them.
-    `probe(model, step)` is called at every validation before the last one, for whoever compares runs while they train; it changes nothing.
+    `probe(model)` is asked for numbers at every validation before the last one, for whoever compares runs while they train.
+    With `runtime.devices` above one as many processes train, and this one writes their log.
     Raises: LimitError (memory, non-finite loss), ToolError (device, backend), ArtifactError (base, rows, checkpoint).
     """
+    work = partial(_train, cfg, seed=seed, out=out, runtime=runtime, dataset=dataset, base=base)
+    if runtime.devices == 1:
+        return work(ranks.Rank(), log, probe=probe)
+    cuda = backends.several(cfg, runtime.device, runtime.devices)
+    if probe is not None:
+        raise ConfigError("runtime.devices", "a sweep's trial trains in one process", "set --runtime.devices 1", runtime.devices)
+    return ranks.spread(work, runtime.devices, cuda=cuda, log=log)
+
+
+def _train(
+    cfg: TrainConfig,
+    rank: ranks.Rank,
+    log: MetricLog,
+    *,
+    seed: int,
+    out: Path,
+    runtime: RuntimeConfig,
+    dataset: Artifact,
+    base: Artifact,
+    probe: Callable[[Any], Mapping[str, float]] | None = None,
+) -> TrainReport:
+    """One process's part of `train`; all of them return the same report, the first one writes."""
     machine = backends.look(cfg, runtime.device)
+    machine = replace(machine, free_gib=rank.least(machine.free_gib))
     backend = backends.choose(cfg, machine)
     if backend.kind == "unsloth":
         import unsloth  # type: ignore[import-not-found]  # noqa: F401  # it patches transformers and must come first
@@ -87,26 +85,30 @@ def train(
     if not samples:
         first = f"{skipped[0].id}: {skipped[0].reason}" if skipped else "no rows"
         raise ArtifactError(str(dataset.path), "must hold at least one usable training row", "run the dataset stage again", first)
-    log.text(_label_table(samples[0], processor), "labels.md")
+    log.text(label_table(samples[0], processor), "labels.md")
     steps = order.steps_of(len(samples), epochs=cfg.epochs, batch=cfg.batch, max_steps=cfg.max_steps, seed=seed)
+    share = cfg.model_copy(update={"batch": -(-cfg.batch // rank.count)})  # of a step, for one process
     plan = None  # on a CPU, and for the libraries' own forward, there is nothing to decide
     if machine.free_gib is not None and fast is not None:
-        plan = _plan(cfg, folder, [*samples, *val_samples], machine, fast, machine.free_gib)
+        plan = _plan(share, folder, [*samples, *val_samples], machine, fast, machine.free_gib)
     own = {"settings": cfg.model_dump_json(), "seed": str(seed), "dataset": dataset.digest, "base": base.digest}
     resume = checkpoint.newest(out / "checkpoints", own)
     started = time.monotonic()
     try:
-        tuner, watch = _assemble(cfg, seed, out, log, runtime, backend, folder, processor, machine, plan, samples, val_samples, steps, own)
+        tuner, watch = _assemble(
+            cfg, seed, out, log, runtime, backend, folder, processor, machine, plan, samples, val_samples, steps, own, rank
+        )
         watch.answer = lambda step: _answers(tuner.model, processor, val_rows[: cfg.answers], dataset.path, log, step, cfg)
         if probe is not None:
-            watch.probe = partial(_probe, probe, tuner.model)
+            watch.probe = partial(_probe, probe, tuner.model, log)
         if resume is not None:
             watch.resume(int(resume.name.rsplit("-", 1)[1]))
         else:
             watch.resume(-1)
         with closing(watch):
             tuner.train(resume_from_checkpoint=str(resume) if resume else None)
-        watch.answer(tuner.state.global_step)
+        if rank.writes:
+            watch.answer(tuner.state.global_step)
     except Exception as error:
         if not backends.ran_out(error, machine):
             raise
@@ -116,14 +118,16 @@ def train(
             used, shape = cfg.micro_tokens or longest * cfg.batch, memory.read_shape(folder)
             way = memory.advice_unplanned(shape, cfg, had_gib=had, micro_tokens=used, longest=longest)
         else:
-            way = memory.advice(plan, had, partial(_plan, cfg, folder, every, machine, fast))
+            way = memory.advice(plan, had, partial(_plan, share, folder, every, machine, fast))
         raise LimitError("train", "every step must fit into the GPU's memory", way, " ".join(str(error).split())[:80]) from None
-    about = read_base(base)
-    _save(tuner, processor, out, f"{about.name}@{about.revision[:12]}", cfg.keep_best)
-    report = _report(
+    report = report_of(
         watch.moments, tuner, len(samples), len(skipped) + len(val_skipped), (time.monotonic() - started) / 60, machine, backend, plain
     )
-    _summary(out / "train.json", report, cfg, machine, plan, dataset, base, [*skipped, *val_skipped])
+    if not rank.writes:
+        return report
+    about = read_base(base)
+    _save(tuner, processor, out, f"{about.name}@{about.revision[:12]}", cfg.keep_best)
+    write_summary(out / "train.json", report, cfg, machine, plan, dataset, base, [*skipped, *val_skipped], rank.count)
     for scratch in ("checkpoints", "best"):
         shutil.rmtree(out / scratch, ignore_errors=True)
     return report
@@ -139,8 +143,6 @@ def _encode(rows: Sequence[Row], data: Path, folder: Path, processor: Any, cfg: 
     """Samples and what was skipped; positions come from transformers' own code on a model without weights."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
-
-    from sysdesign.train.samples import encode
 
     with torch.device("meta"):
         empty = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
@@ -185,6 +187,7 @@ def _assemble(
     val_samples: Sequence[Any],
     steps: list[list[int]],
     own: dict[str, str],
+    rank: ranks.Rank,
 ) -> tuple[Any, Any]:
     """Load, cache the vision features, and join model, data and callbacks in a trainer."""
     import torch
@@ -202,7 +205,7 @@ def _assemble(
         cache = features.cache_folder(Path(runtime.store) / ".cache" / "features", whole, processor, dtype)
     pictures = features.Pictures(processor, dtype, cache)
     if cache is not None:
-        features.fill(cache, whole, pictures, [*samples, *val_samples], device)
+        features.fill(cache, whole, pictures, [*samples, *val_samples], device, rank)
     longest = max(len(s.ids) for s in [*samples, *val_samples])
     micro = plan.micro_tokens if plan is not None else (cfg.micro_tokens or longest * cfg.batch)
     tokenizer = processor.tokenizer
@@ -211,10 +214,10 @@ def _assemble(
     def feed(of: Sequence[Any]) -> Feed:
         return Feed(of, pictures, image_token, int(tokenizer.pad_token_id), micro, loaded.plain, fast is None or fast.packed)
 
-    shape = memory.read_shape(folder)
+    shape, peak = memory.read_shape(folder), _peak_flops(machine) or 0.0
     watch = Watch(
-        cfg, out, log, steps=len(steps), flops_a_token=4.0 * (shape.linear * shape.layers), peak_flops=_peak_flops(machine),
-        usd_per_hour=runtime.gpu_usd_per_hour, answer=lambda step: None, origin=own,
+        cfg, out, log, steps=len(steps), flops_a_token=4.0 * (shape.linear * shape.layers), peak_flops=peak * rank.count,
+        usd_per_hour=runtime.gpu_usd_per_hour, answer=lambda step: None, origin=own, rank=rank,
     )  # fmt: skip
     args = settings(
         cfg,
@@ -226,7 +229,7 @@ def _assemble(
     )
     tuner = Tuner(
         loss=loaded.loss, feed=feed(samples), validation=feed(val_samples), steps=steps, model=loaded.model, args=args,
-        processing_class=processor, callbacks=[watch],
+        rank=rank, processing_class=processor, callbacks=[watch],
     )  # fmt: skip
     tuner.parked = whole.visual if cache is not None and machine.device == "cuda" else None
     watch.tuner = tuner
@@ -240,11 +243,12 @@ def _answers(model: Any, processor: Any, rows: Sequence[Row], folder: Path, log:
         log_answers(model, processor, rows, folder, log, step=step, max_tokens=cfg.answer_tokens)
 
 
-def _probe(probe: Callable[[Any, int], None], model: Any, step: int) -> None:
+def _probe(probe: Callable[[Any], Mapping[str, float]], model: Any, log: MetricLog, step: int) -> None:
     from sysdesign.train.answers import answering
 
     with answering(model):
-        probe(model, step)
+        values = probe(model)
+    log.metrics(values, step)
 
 
 def _save(tuner: Any, processor: Any, out: Path, base_name: str, keep_best: bool) -> None:
@@ -263,75 +267,3 @@ def _save(tuner: Any, processor: Any, out: Path, base_name: str, keep_best: bool
     config["base_model_name_or_path"] = base_name
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     processor.save_pretrained(out / "processor")
-
-
-def _report(
-    moments: Sequence[Any], tuner: Any, samples: int, skipped: int, minutes: float, machine: backends.Machine, backend: Any, plain: bool
-) -> TrainReport:
-    import torch
-
-    steps = [m for m in moments if m.kind == "train"]
-    vals = [m for m in moments if m.kind == "val"]
-    best = min((m for m in vals if m.step), key=lambda m: m.loss, default=None)
-    steady = steps[len(steps) // 4 :]  # without compilation and warm-up
-    return TrainReport(
-        steps=len(steps),
-        samples=samples,
-        skipped=skipped,
-        trained_parameters=sum(p.numel() for p in tuner.model.parameters() if p.requires_grad),
-        loss_first=steps[0].loss,
-        loss_last=sum(m.loss for m in steps[-5:]) / len(steps[-5:]),
-        val_loss_first=vals[0].loss if vals else None,
-        val_loss_best=best.loss if best else None,
-        best_step=best.step if best else None,
-        tokens_per_s=sum(m.tokens for m in steady) / max(sum(m.seconds for m in steady), 1e-9),
-        minutes=minutes,
-        peak_gib=torch.cuda.max_memory_allocated() / 2**30 if machine.device == "cuda" else None,
-        backend=backend.kind + ("" if not plain or backend.kind != "peft" else ", plain"),
-    )
-
-
-def _summary(
-    path: Path,
-    report: TrainReport,
-    cfg: TrainConfig,
-    machine: backends.Machine,
-    plan: memory.Plan | None,
-    dataset: Artifact,
-    base: Artifact,
-    skipped: Sequence[Any],
-) -> None:
-    from importlib.metadata import version
-
-    from sysdesign.train.watch import dump
-
-    dump(
-        path,
-        {
-            "report": report.model_dump(),
-            "machine": {"name": machine.name, "dtype": machine.dtype, "fp8": machine.fp8},
-            "plan": plan.model_dump() if plan else None,
-            "lora": cfg.lora.model_dump(),
-            "dataset_digest": dataset.digest,
-            "base_digest": base.digest,
-            "skipped": [{"id": s.id, "reason": s.reason} for s in skipped],
-            "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")},
-        },
-    )
-
-
-def _label_table(sample: Any, processor: Any, most: int = 200) -> str:
-    """Tokens of one sample and what is learned from each, runs of picture tokens folded: proof that questions are masked."""
-    lines = ["| token | learned |", "|---|---|"]
-    image = processor.image_token
-    run = 0
-    for token, label in zip(processor.tokenizer.convert_ids_to_tokens(sample.ids.tolist()), sample.labels.tolist(), strict=True):
-        if token == image:
-            run += 1
-            continue
-        if run:
-            lines.append(f"| {image} x {run} | |")
-            run = 0
-        shown = token.replace("|", "\\|").replace("\n", "\\n")
-        lines.append(f"| `{shown}` | {'yes' if label >= 0 else ''} |")
-    return "\n".join(lines[: most + 2]) + "\n"

@@ -25,6 +25,7 @@ from sysdesign.models.rows import IGNORED
 from sysdesign.train.batches import Packed, packed, padded
 from sysdesign.train.features import Pictures
 from sysdesign.train.order import passes
+from sysdesign.train.ranks import Rank
 from sysdesign.train.samples import Sample
 
 Loss = Callable[[Any, float], Tensor]  # one pass and the step's trained tokens -> its share of the step's loss
@@ -60,8 +61,10 @@ class Feed:
 class Tuner(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose batches are whole steps. `last` holds the newest step's loss, tokens and seconds."""
 
-    def __init__(self, *, loss: Loss, feed: Feed, validation: Feed, steps: Sequence[Sequence[int]], model: Any, **rest: Any) -> None:
-        self.pass_loss, self.feed, self.validation = loss, feed, validation
+    def __init__(
+        self, *, loss: Loss, feed: Feed, validation: Feed, steps: Sequence[Sequence[int]], model: Any, rank: Rank, **rest: Any
+    ) -> None:
+        self.pass_loss, self.feed, self.validation, self.rank = loss, feed, validation, rank
         self.last: dict[str, float] = {}
         self.parked: Any = None  # the vision tower, once its features are cached
         self._started = time.perf_counter()
@@ -81,7 +84,7 @@ class Tuner(SFTTrainer):  # type: ignore[misc]
             torch.cuda.reset_peak_memory_stats()
 
     def _collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        return self.feed.step(items[0]["rows"], self.args.process_index, self.args.world_size)
+        return self.feed.step(items[0]["rows"], self.rank.index, self.rank.count)
 
     def get_train_dataloader(self) -> Any:
         workers = self.args.dataloader_num_workers
@@ -122,30 +125,27 @@ class Tuner(SFTTrainer):  # type: ignore[misc]
 
     def _share_gradients(self, loss: Tensor) -> None:
         """Sum gradients over processes: every pass is already divided by the tokens of the whole step."""
-        if self.args.world_size == 1:
+        if self.rank.count == 1:
             return
-        import torch.distributed as dist
-
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in parameters] + [loss.view(1)])
-        dist.all_reduce(flat)
-        at = 0
-        for parameter in parameters:
-            parameter.grad = flat[at : at + parameter.numel()].view_as(parameter).clone()
-            at += parameter.numel()
-        loss.copy_(flat[-1])
+        *parts, whole = self.rank.sum(flat).split([*(p.numel() for p in parameters), 1])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        loss.copy_(whole[0])
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Mean token loss over the validation samples, in passes no larger than training's."""
         self.model.eval()
-        loss, count = 0.0, len(self.validation.samples)
+        loss, count = torch.zeros((), dtype=torch.float64), len(self.validation.samples)
         trained = sum(int((s.labels[1:] != IGNORED).sum()) for s in self.validation.samples)
         with torch.no_grad():
             for start in range(0, count, 8):
-                for one in self.validation.step(range(start, min(start + 8, count)))["passes"]:
+                for one in self.validation.step(range(start, min(start + 8, count)), self.rank.index, self.rank.count)["passes"]:
                     loss += float(self.pass_loss(_on(one, self.args.device), float(trained)))
+        self.rank.sum(loss)
         self.model.train()
-        metrics = {"eval_loss": loss}
+        metrics = {"eval_loss": float(loss)}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._started = time.perf_counter()  # answers and kept adapters are no part of the next step
@@ -159,8 +159,8 @@ def _on(one: Any, device: Any) -> Any:
 
 
 def settings(cfg: TrainConfig, *, seed: int, out: Path, steps: int, on_cpu: bool, workers: int) -> SFTConfig:
-    """TRL's own settings; what is decided elsewhere (order, precision, logging) is switched off."""
-    return SFTConfig(
+    """TRL's own settings; what is decided elsewhere (order, precision, logging, several GPUs) is switched off."""
+    made = SFTConfig(
         output_dir=str(out),
         max_steps=steps,
         per_device_train_batch_size=1,
@@ -188,3 +188,5 @@ def settings(cfg: TrainConfig, *, seed: int, out: Path, steps: int, on_cpu: bool
         seed=seed,
         data_seed=seed,
     )
+    made._n_gpu = min(made.n_gpu, 1)  # more visible cards would wrap the model for torch's threads over GPUs
+    return made

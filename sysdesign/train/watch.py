@@ -14,8 +14,9 @@ from transformers import TrainerCallback
 from sysdesign.config.train import TrainConfig
 from sysdesign.errors import LimitError
 from sysdesign.graph import Record
-from sysdesign.records import MetricLog, append_jsonl, recover_jsonl
+from sysdesign.records import MetricLog, append_jsonl, read_jsonl, recover_jsonl
 from sysdesign.train import checkpoint
+from sysdesign.train.ranks import Rank
 
 
 class Moment(Record):
@@ -45,10 +46,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         usd_per_hour: float,
         answer: Callable[[int], None],
         origin: dict[str, str],
+        rank: Rank,
     ) -> None:
         self.cfg, self.out, self.log, self.steps = cfg, out, log, steps
         self.flops_a_token, self.peak_flops, self.usd_per_hour = flops_a_token, peak_flops, usd_per_hour
-        self.answer, self.origin = answer, origin
+        self.answer, self.origin, self.rank = answer, origin, rank
         self.probe: Callable[[int], None] | None = None
         self.tuner: Any = None
         self.moments: list[Moment] = []
@@ -56,8 +58,12 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.seconds = 0.0
 
     def resume(self, step: int) -> None:
-        """Forget what happened after `step`: it will happen again."""
+        """Forget what happened after `step`: it will happen again. Every rank reads what the first one has put in order."""
         journal = self.out / "history.jsonl"
+        if not self.rank.writes:
+            self.rank.meet()
+            self.moments = list(read_jsonl(journal, Moment)) if journal.exists() else []
+            return
         self.moments = [m for m in recover_jsonl(journal, Moment) if m.step <= step]
         journal.unlink(missing_ok=True)
         for moment in self.moments:
@@ -65,10 +71,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         for folder in (self.out / "best").glob("*"):
             if folder.suffix == ".tmp" or int(folder.name) > step:
                 shutil.rmtree(folder)
+        self.rank.meet()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.tuner.park()
-        self.bar = tqdm(total=self.steps, initial=state.global_step, desc="train", unit="step", disable=not state.is_world_process_zero)
+        self.bar = tqdm(total=self.steps, initial=state.global_step, desc="train", unit="step", disable=not self.rank.writes)
         if state.global_step == 0 and self.tuner.validation.samples:
             self.tuner.evaluate()
 
@@ -76,11 +83,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         last = state.global_step >= self.steps
         if self.tuner.validation.samples and (last or _due(state.global_step, self.cfg.eval_steps)):
             control.should_evaluate = True
-        if self.cfg.save_steps and (last or _due(state.global_step, self.cfg.save_steps)):
+        if self.rank.writes and self.cfg.save_steps and (last or _due(state.global_step, self.cfg.save_steps)):
             control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if not logs or "grad_norm" not in logs or not state.is_world_process_zero:
+        if not logs or "grad_norm" not in logs:
             return
         last, norm = self.tuner.last, float(logs["grad_norm"])
         if norm != norm:
@@ -93,6 +100,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             tokens=last["tokens"], seconds=round(last["seconds"], 4),
         )  # fmt: skip
         self._keep(moment)
+        if not self.rank.writes:
+            return
         self.seconds += last["seconds"]
         rate = last["tokens"] / last["seconds"]
         values = {
@@ -118,7 +127,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         earlier = [m.loss for m in self.moments if m.kind == "val"]
         self._keep(Moment(step=step, kind="val", loss=loss))
         self.log.metrics({"train/val_loss": loss}, step=step)
-        if step and loss == loss and (not earlier or loss < min(earlier)):
+        if self.rank.writes and step and loss == loss and (not earlier or loss < min(earlier)):
             folder = self.out / "best" / f"{step:07d}"
             self.tuner.model.save_pretrained(folder.with_suffix(".tmp"))
             shutil.rmtree(folder, ignore_errors=True)
@@ -132,8 +141,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self.probe(step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
         folder = self.out / "checkpoints" / f"checkpoint-{state.global_step}"
         checkpoint.seal(folder, self.origin)
         best = sorted((self.out / "best").glob("*"))
@@ -150,7 +157,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def _keep(self, moment: Moment) -> None:
         self.moments.append(moment)
-        append_jsonl(self.out / "history.jsonl", moment)
+        if self.rank.writes:
+            append_jsonl(self.out / "history.jsonl", moment)
 
 
 def _due(step: int, every: int) -> bool:
