@@ -1,4 +1,4 @@
-"""A tuned adapter -> its score on validation questions, by the same rules that judge the test questions.
+"""A tuned adapter, or one under training -> its score on validation questions, by the same rules that judge the test questions.
 
 A sweep picks its winner by this score, so it must not look at the test split: that would spend the gate's evidence.
 """
@@ -10,52 +10,81 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sysdesign.config.sweep import INTERIM
 from sysdesign.errors import ArtifactError
 from sysdesign.records import Row
 
 if TYPE_CHECKING:
     from sysdesign.artifacts import Artifact
     from sysdesign.config.runtime import RuntimeConfig
-    from sysdesign.models.chat import Message
+    from sysdesign.models.chat import ChatModel, Message
 
 
-def probe(
-    *, train: Artifact, dataset: Artifact, base: Artifact, runtime: RuntimeConfig, count: int, max_tokens: int, group: int
+def score(
+    rows: Sequence[Row], *, train: Artifact, dataset: Artifact, base: Artifact, runtime: RuntimeConfig, max_tokens: int, group: int
 ) -> dict[str, float]:
-    """Mean score over at most `count` validation questions, its standard error, their number, and each part that was scored.
-
-    Raises ArtifactError when no validation row can be scored.
-    """
-    from sysdesign.evaluate.scoring import score
+    """Mean score over `rows`, its standard error, their number, and each part that was scored."""
     from sysdesign.models.base import base_folder
-    from sysdesign.models.batch import reply_all
     from sysdesign.models.local import Local
+
+    model = Local(base_folder(base), adapter=train.path / "adapter", device=runtime.device, precision=precision(runtime), group=group)
+    try:
+        values = answers(model, rows, dataset.path, max_tokens)
+    finally:
+        model.close()
+    scores = values["score"]
+    mean = sum(scores) / len(scores)
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in scores) / max(len(scores) - 1, 1) / len(scores))
+    means = {f"probe/{name}": sum(found) / len(found) for name, found in values.items()}
+    return means | {"probe/score_se": deviation, "probe/n": float(len(scores))}
+
+
+def interim(
+    model: Any, *, rows: Sequence[Row], dataset: Artifact, base: Artifact, part: str, max_tokens: int, group: int
+) -> dict[str, float]:
+    """What a model under training answers to `rows`: its mean score, and the mean of `part`."""
+    from sysdesign.models.base import base_folder
+    from sysdesign.models.local import Local
+
+    values = answers(Local(base_folder(base), loaded=model, group=group), rows, dataset.path, max_tokens)
+    return {f"{INTERIM}{name}": sum(found) / len(found) for name, found in values.items() if name in ("score", part)}
+
+
+def questions(dataset: Artifact, part: str, count: int) -> list[Row]:
+    """At most `count` validation rows whose own answer has that part scored, at even distances: every family and picture is among them.
+
+    Raises ArtifactError when there is none.
+    """
+    from sysdesign.evaluate import scoring
     from sysdesign.models.rows import load_split
 
-    rows = spread([row for row in load_split(dataset, "val") if row.check is not None and row.check.kind != "text"], count)
-    if not rows:
-        raise ArtifactError(str(dataset.path), "must hold validation rows with a check", "make more diagrams, or raise dataset.val_share")
-    model = Local(base_folder(base), adapter=train.path / "adapter", device=runtime.device, precision=precision(runtime), group=group)
-    values: list[float] = []
-    parts: dict[str, list[float]] = {}
-    for index, reply in reply_all(model, [messages(row, dataset.path) for row in rows], max_tokens=max_tokens, seed=0):
-        row = rows[index]
-        found = score(row.check, reply.text, graph=row.graph, question=text_of(row.messages[-2]), cut=reply.finish == "length")
-        for name, value in found.parts.items():
-            parts.setdefault(name, []).append(value)
+    rows, seen = [], set[str]()
+    for row in load_split(dataset, "val"):
+        found = scoring.score(row.check, text_of(row.messages[-1]), graph=row.graph, question=text_of(row.messages[-2]))
         if found.value is not None:
-            values.append(found.value)
-    model.close()
-    mean = sum(values) / len(values)
-    spread_ = math.sqrt(sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1) / len(values))
-    return {"probe/score": mean, "probe/score_se": spread_, "probe/n": float(len(values))} | {
-        f"probe/{name}": sum(found) / len(found) for name, found in parts.items()
-    }
+            seen |= {"score", *found.parts}
+            if part in ("score", *found.parts):
+                rows.append(row)
+    if not rows:
+        law = f"must hold validation rows with a check for probe/{part}" + (f"; these have {', '.join(sorted(seen))}" if seen else "")
+        do = "name one of them as the objective" if seen else "make more diagrams, or raise dataset.val_share"
+        raise ArtifactError(str(dataset.path), law, do)
+    return [rows[index * len(rows) // count] for index in range(count)] if len(rows) > count else rows
 
 
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """At most `count` rows at even distances, so that every family and picture is among them."""
-    return [rows[index * len(rows) // count] for index in range(count)] if len(rows) > count else list(rows)
+def answers(model: ChatModel, rows: Sequence[Row], folder: Path, max_tokens: int) -> dict[str, list[float]]:
+    """`score` and each part -> its values over the model's answers."""
+    from sysdesign.evaluate import scoring
+    from sysdesign.models.batch import reply_all
+
+    values: dict[str, list[float]] = {}
+    for index, reply in reply_all(model, [messages(row, folder) for row in rows], max_tokens=max_tokens, seed=0):
+        row = rows[index]
+        found = scoring.score(row.check, reply.text, graph=row.graph, question=text_of(row.messages[-2]), cut=reply.finish == "length")
+        for name, value in {"score": found.value, **found.parts}.items():
+            if value is not None:
+                values.setdefault(name, []).append(value)
+    return values
 
 
 def messages(row: Row, folder: Path) -> list[Message]:

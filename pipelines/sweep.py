@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines import probe
 from pipelines.command import ROOT, errors_as_lines, open_store, parse
 from pipelines.trial import make
 from sysdesign.config.root import Config
-from sysdesign.config.sweep import RayRunner, SweepSpec
+from sysdesign.config.sweep import INTERIM, RayRunner, SweepSpec
 from sysdesign.errors import ConfigError, LimitError
-from sysdesign.profiles import CONF, resolve
+from sysdesign.profiles import CONF
 from sysdesign.records import NullLog
 from sysdesign.sweep.address import require_cluster
 from sysdesign.sweep.spec import check, fingerprint, merge, read_spec
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> None:
             changes["profile"] = profile
         path = Path(own.get("spec", "experiments/rehearsal.yaml"))
         spec = read_spec(path if path.exists() else ROOT / path, changes)
-        base = check(spec, flags, metrics())
+        base = check(spec, flags, metrics)
         sweep(spec, base, flags, keep=truth("keep", own), plan=truth("plan", own))
 
 
@@ -84,7 +85,7 @@ def _run(spec: SweepSpec, base: Config, flags: Mapping[str, str], book: Any, fol
         parent.params(
             {"profile": spec.profile, "spec": spec.name, "objective": spec.objective.metric, "sampler": spec.sampler, **dict(flags)}
         )
-        prepare(spec, resolve(Config, spec.profile, merge(spec, flags, {})), store)
+        prepare(spec, base, store)
         if isinstance(spec.runner, RayRunner):
             from sysdesign.sweep import cluster
 
@@ -108,11 +109,16 @@ def _run(spec: SweepSpec, base: Config, flags: Mapping[str, str], book: Any, fol
 
 
 def prepare(spec: SweepSpec, config: Config, store: Any) -> None:
-    """Make what all trials share, once: every stage that no axis reaches."""
+    """Make what all trials share, once: every stage that no axis reaches.
+
+    Raises ArtifactError when the data have no question that the objective is about.
+    """
     for name in shared_stages(spec):
         outcome = make(name, config, store, spec.profile, NullLog())
         if not outcome.cached:
             print(f"{name:14} {outcome.seconds:7.1f} s   shared by all trials", flush=True)
+        if name == "dataset" and (spec.objective.metric.startswith("probe/") or spec.rung()[0].startswith(INTERIM)):
+            probe.questions(outcome.artifact, part(spec), 1)
 
 
 def shared_stages(spec: SweepSpec) -> list[str]:
@@ -134,7 +140,7 @@ def wanted(spec: SweepSpec) -> tuple[str, ...]:
 
 def request(spec: SweepSpec, flags: Mapping[str, str], study: str, trial: int, values: Mapping[str, Any]) -> Request:
     """What a trial's process is to do."""
-    probes = spec.objective.probes if spec.objective.metric.startswith("probe/") else 0
+    rung, _ = spec.rung()
     return Request(
         study=study,
         number=trial,
@@ -142,18 +148,30 @@ def request(spec: SweepSpec, flags: Mapping[str, str], study: str, trial: int, v
         flags=merge(spec, flags, values),
         values=dict(values),
         stages=wanted(spec),
-        probes=probes,
+        probes=spec.objective.probes if spec.objective.metric.startswith("probe/") else 0,
+        interim=spec.pruning.probes if rung.startswith(INTERIM) else 0,  # type: ignore[union-attr]
+        part=part(spec),
         probe_tokens=spec.objective.probe_tokens,
         group=spec.objective.group,
     )
 
 
-def metrics() -> dict[str, set[str]]:
-    """What can be an objective, by prefix; empty where the names depend on the data and only a trial can tell."""
+def part(spec: SweepSpec) -> str:
+    """What a probe must be scored in to be asked."""
+    rung, _ = spec.rung()
+    asked = spec.objective.metric if spec.objective.metric.startswith("probe/") else rung
+    return asked.removeprefix(INTERIM).removeprefix("probe/") if asked.startswith("probe/") else "score"
+
+
+def metrics(config: Config) -> tuple[set[str], set[str]]:
+    """What trials of that configuration can be judged by: at their end, and while they train."""
+    from sysdesign.evaluate.measure import metric_names
+    from sysdesign.evaluate.summary import TITLES
     from sysdesign.train.stage import TrainReport
 
-    numbers = {f"train/{name}" for name, field in TrainReport.model_fields.items() if field.annotation is not str}
-    return {"train": numbers | {"train/val_loss", "train/loss"}, "probe": set(), "eval": set()}
+    train = {f"train/{name}" for name, field in TrainReport.model_fields.items() if field.annotation is not str}
+    ends = train | {f"probe/{name}" for name in TITLES} | metric_names(config.evaluate)
+    return ends, {"train/loss", "train/val_loss"} | {f"{INTERIM}{name}" for name in TITLES}
 
 
 def line(spec: SweepSpec, book: Any, trial: int, result: Result) -> str:

@@ -5,17 +5,18 @@ Started by `sysdesign.sweep`, not by hand. It tells what happens through files a
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.command import open_store
+from pipelines import probe
+from pipelines.command import open_store, stage_function
 from sysdesign.config.root import Config
 from sysdesign.errors import LimitError, SysdesignError
 from sysdesign.profiles import resolve
@@ -58,15 +59,12 @@ def die_with_driver() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def make(name: str, config: Config, store: Store, profile: str, log: MetricLog) -> Outcome:
-    """Run or reuse one stage, without a tracking run of its own."""
+def make(name: str, config: Config, store: Store, profile: str, log: MetricLog, **more: Any) -> Outcome:
+    """Run or reuse one stage, without a tracking run of its own. `more`: for the stage's function alone; it must not change its result."""
     from sysdesign import flow
 
-    def function(*args: Any, **kwargs: Any) -> Any:  # imported only when the stage has to run
-        return getattr(importlib.import_module(f"sysdesign.{name}.stage"), name)(*args, **kwargs)
-
     stage = flow.find_stage(name)
-    return flow.run(stage, function, config, store, flow.inputs_of(stage, config, store, profile), log)
+    return flow.run(stage, partial(stage_function(name), **more), config, store, flow.inputs_of(stage, config, store, profile), log)
 
 
 def run_trial(request: Request, folder: Path) -> Result:
@@ -77,6 +75,7 @@ def run_trial(request: Request, folder: Path) -> Result:
     store, log = open_store(config), Journal(folder)
     metrics: dict[str, float] = {}
     artefacts: dict[str, Any] = {}
+    asked: dict[str, Any] = {"max_tokens": request.probe_tokens, "group": request.group}
     cached, work_s = [], 0.0
     for name in request.stages:
         stage = flow.find_stage(name)
@@ -84,8 +83,13 @@ def run_trial(request: Request, folder: Path) -> Result:
         key = flow.address(stage, config, inputs)
         with (folder / SCRATCH).open("a", encoding="utf-8") as scratch:
             scratch.write(f"{store.root / '.work'}/{name}-{key[:12]}\n")
-
-        outcome = make(name, config, store, request.profile, log)
+        more: dict[str, Any] = {}
+        if name == "train" and request.probes:
+            rows = probe.questions(inputs["dataset"], request.part, request.probes)  # before hours of training
+        if name == "train" and request.interim:
+            few = probe.questions(inputs["dataset"], request.part, request.interim)
+            more["probe"] = partial(probe.interim, rows=few, dataset=inputs["dataset"], base=inputs["base"], part=request.part, **asked)
+        outcome = make(name, config, store, request.profile, log, **more)
         artefacts[name] = outcome.artifact
         found = outcome.artifact.manifest.metrics
         if outcome.cached:
@@ -96,18 +100,9 @@ def run_trial(request: Request, folder: Path) -> Result:
         if name in JUDGED or not outcome.cached:
             metrics |= found
     if request.probes:
-        from pipelines.probe import probe
-
         started = time.monotonic()
-        inputs = {name: artefacts[name] for name in ("dataset", "base")}
-        metrics |= probe(
-            train=artefacts["train"],
-            **inputs,
-            runtime=config.runtime,
-            count=request.probes,
-            max_tokens=request.probe_tokens,
-            group=request.group,
-        )
+        made = {name: artefacts[name] for name in ("train", "dataset", "base")}
+        metrics |= probe.score(rows, **made, runtime=config.runtime, **asked)
         work_s += time.monotonic() - started
     return Result(
         end="complete",

@@ -17,7 +17,7 @@ from sysdesign.evaluate.contestants import Contestant
 from sysdesign.evaluate.controls import control_items
 from sysdesign.evaluate.items import Item, slices_of
 from sysdesign.evaluate.leaks import Leak
-from sysdesign.evaluate.measure import EvaluateReport, measure, scorable
+from sysdesign.evaluate.measure import EvaluateReport, measure, metric_names, scorable
 from sysdesign.graph import Architecture, Component, Edge, Zone
 from sysdesign.models.chat import ChatModel, Message
 from sysdesign.models.scripted import Scripted
@@ -135,6 +135,7 @@ def test_a_model_that_knows_is_promoted_and_everything_is_written(tmp_path: Path
     assert verdict["lineage"]["dataset"] == "d" and verdict["lineage"]["questions"] == report.questions
     assert report.values["eval/score"] == 1.0 and report.values["eval/gain"] > 0.5
     assert report.values["eval/component_f1_base"] == 0.0
+    assert {n for n in report.values if "_base" not in n} - {"eval/probes", "eval/graphs"} <= metric_names(CFG)
     lines = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
     assert {json.loads(line).get("control") for line in lines} >= {None, "no_picture", "graph_as_text", "absent_component"}
     page = (tmp_path / "out/report.html").read_text()

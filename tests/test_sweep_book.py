@@ -108,16 +108,36 @@ def test_scores_that_are_none(tmp_path: Path) -> None:
         assert "logged were train/val_loss, " in said and said.endswith(" and 195 more") and "_ci_" not in said
 
 
-def test_a_trial_far_behind_is_stopped_and_recorded_as_pruned(tmp_path: Path) -> None:
-    spec = world.spec(pruning={"kind": "asha", "factor": 2}, objective={"metric": "probe/score", "direction": "maximize"})
+@pytest.mark.parametrize(
+    ("named", "rung", "sign"),
+    [
+        ({}, ("probe/interim_score", "maximize"), -1.0),
+        ({"metric": "train/val_loss", "direction": "minimize"}, ("train/val_loss", "minimize"), 1.0),
+    ],
+)
+def test_a_trial_far_behind_is_stopped_and_recorded_as_pruned(
+    named: dict[str, str], rung: tuple[str, str], sign: float, tmp_path: Path
+) -> None:
+    spec = world.spec(pruning={"kind": "asha", "factor": 2, **named}, objective={"metric": "probe/score", "direction": "maximize"})
+    assert spec.rung() == rung
     with open_book(spec, PRINT, tmp_path) as book:
         stopped = []
-        for level in (1.0, 0.9, 5.0, 6.0):  # losses: lower is better, although the objective is a score
+        for level in (1.0, 0.9, 5.0, 6.0):  # the last two are far behind, whether a loss falls or a score rises
             number = book.next()
-            stopped.append(any(book.report(number, step, level) for step in (1, 2, 3, 4)))
+            stopped.append(any(book.report(number, step, sign * level) for step in (1, 2, 3, 4)))
             book.tell(number, Result(end="pruned" if stopped[-1] else "complete", metrics={"probe/score": 1 / level}))
         assert stopped == [False, False, True, True]
         assert [t.state.name for t in book.done()] == ["COMPLETE", "COMPLETE", "PRUNED", "PRUNED"]
+
+
+def test_what_trials_are_compared_by_follows_the_objective() -> None:
+    def rung(metric: str, direction: str) -> tuple[str, str]:
+        return world.spec(pruning={"kind": "hyperband"}, objective={"metric": metric, "direction": direction}).rung()
+
+    assert rung("probe/hallucination", "minimize") == ("probe/interim_hallucination", "minimize")
+    assert rung("eval/gain", "maximize") == ("probe/interim_score", "maximize")
+    assert rung("train/val_loss_best", "minimize") == ("train/val_loss", "minimize")
+    assert world.spec().rung()[0] == ""
 
 
 def test_the_budget_stops_between_trials(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from sysdesign.config.section import Section
 
 Direction = Literal["minimize", "maximize"]
 METRICS = r"^(train|probe|eval)/[a-z0-9_/]+$"
+INTERIM = "probe/interim_"  # of the few questions that are asked while a trial trains
 
 
 class Choice(Section):
@@ -90,16 +91,18 @@ class NoPruning(Section):
 
 
 class Pruning(Section):
-    """Trials that fall behind are stopped early, judged by a metric that training reports as it goes.
+    """Trials that fall behind are stopped early, judged after every train.eval_steps steps.
 
     asha: successive halving without waiting; hyperband: several of them, so that a slow starter is not always lost.
     """
 
     kind: Literal["hyperband", "asha"]
-    metric: str = Field(default="train/val_loss", pattern=METRICS)
-    """Reported after every train.eval_steps steps."""
+    metric: str = Field(default="", pattern=rf"{METRICS}|^$")
+    """What they are judged by; empty: the objective's own score on a few validation questions, or the loss if the objective is train/..."""
     direction: Direction = "minimize"
-    """Which way is better."""
+    """Which way is better, if a metric is named."""
+    probes: int = Field(default=32, ge=1, le=10_000)
+    """Validation questions asked at each report, the same ones of every trial (unless it is the loss)."""
     factor: int = Field(default=3, ge=2, le=10)
     """One in so many goes on at each rung."""
     first: int = Field(default=1, ge=1)
@@ -168,6 +171,17 @@ class SweepSpec(Section):
     """Axes by config path."""
     fixed: dict[str, Any] = {}
     """Config fields set for every trial, so that trials are short; the winner's profile does not carry them."""
+
+    def rung(self) -> tuple[str, Direction]:
+        """What trials are compared by while they train, and which way is better; "" without pruning."""
+        if self.pruning.kind == "none":
+            return "", "minimize"
+        if self.pruning.metric:
+            return self.pruning.metric, self.pruning.direction
+        prefix, _, name = self.objective.metric.partition("/")
+        if prefix == "train":
+            return "train/val_loss", "minimize"
+        return (INTERIM + name, self.objective.direction) if prefix == "probe" else (f"{INTERIM}score", "maximize")
 
     @model_validator(mode="after")
     def _fits(self) -> SweepSpec:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
@@ -16,13 +16,13 @@ from sysdesign.evaluate.bootstrap import spend
 from sysdesign.evaluate.contestants import Contestant, cores, fits_side_by_side
 from sysdesign.evaluate.controls import control_items
 from sysdesign.evaluate.gate import Evidence, Outcome, decide
-from sysdesign.evaluate.items import Item, fingerprint
+from sysdesign.evaluate.items import Control, Item, fingerprint
 from sysdesign.evaluate.judge import Judgement, judge
 from sysdesign.evaluate.leaks import Leak
 from sysdesign.evaluate.page import page
 from sysdesign.evaluate.rubric import grade
 from sysdesign.evaluate.scoring import Score, score
-from sysdesign.evaluate.summary import Prediction, Summary, families, find, summarise
+from sysdesign.evaluate.summary import TITLES, Prediction, Summary, families, find, summarise
 from sysdesign.models.chat import ChatModel
 from sysdesign.records import Report, write_jsonl
 
@@ -239,6 +239,16 @@ def _values(summary: Summary, evidence: Evidence, result: Mapping[str, Any]) -> 
     return values | {
         "eval/rouge_l" if role == "tuned" else f"eval/rouge_l_{role}": found for role, found in result.get("rouge_l", {}).items()
     }
+
+
+def metric_names(cfg: EvaluateConfig) -> set[str]:
+    """What an evaluation may log about the tuned model: what an experiment may be judged by."""
+    rows = {"headline_score", *TITLES}
+    if cfg.controls:
+        kinds = get_args(Control)
+        rows |= {f"control_{kind}" for kind in kinds} | {f"gap_{kind}" for kind in kinds[:3]}
+    plain = {"gain", "gain_ci_low", *(["rouge_l"] if cfg.library_scores else [])}
+    return {f"eval/{name}" for name in plain} | {f"eval/{row}{end}" for row in rows for end in ("", "_ci_low", "_ci_high")}
 
 
 def _library_scores(predictions: Sequence[Prediction], items: Sequence[Item]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ TITLES = {
     "rejects_false_premise": "False premises rejected",
     "hallucination": "Invented components", "invented_products": "Answers naming foreign products", "format": "Format valid",
     "arithmetic": "Equations right",
-    "truncated": "Cut at the token limit", "empty": "Empty answers", "rouge_l": "ROUGE-L (report only)", "words": "Words an answer",
+    "truncated": "Cut at the token limit", "empty": "Empty answers",
 }  # fmt: skip
 
 

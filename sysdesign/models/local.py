@@ -28,8 +28,12 @@ class Local:
         device: Literal["auto", "cpu", "cuda"] = "auto",
         precision: Literal["float32", "bfloat16", "float16"] = "float32",
         group: int = 4,
+        loaded: Any = None,
     ) -> None:
-        """`group`: conversations a batch. Raises ArtifactError: no such folder or unreadable weights; ToolError: no CUDA device."""
+        """`group`: conversations a batch. `loaded`: a model to use as it is, in place of `folder`'s weights.
+
+        Raises ArtifactError: no such folder or unreadable weights; ToolError: no CUDA device.
+        """
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils import logging as transformers_logging
@@ -41,7 +45,9 @@ class Local:
         self.name, self.group = name or f"{folder.name}{'+' + adapter.name if adapter else ''}", group
         try:
             self._processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            model: Any = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype=getattr(torch, precision))
+            model: Any = loaded
+            if loaded is None:
+                model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype=getattr(torch, precision))
             if adapter is not None:
                 from peft import PeftModel
 
@@ -50,7 +56,7 @@ class Local:
             law = f"must hold a loadable model ({' '.join(str(error).split())[:200]})"
             raise ArtifactError(str(adapter or folder), law, "run the stage that made it again") from error
         self._processor.tokenizer.padding_side = "left"
-        self._model: Any = model.to(where).eval()
+        self._model: Any = model.to(where).eval() if loaded is None else model
 
     def reply(self, messages: Sequence[Message], *, max_tokens: int, seed: int) -> Reply:
         """One greedy answer; `seed` is unused because nothing is sampled."""
@@ -62,7 +68,7 @@ class Local:
 
         start = time.perf_counter()
         inputs = self._inputs(conversations)
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: a model under training may keep what it computed here
             out = self._model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, temperature=None, top_p=None, top_k=None)
         width = inputs["input_ids"].shape[1]
         asked = inputs["attention_mask"].sum(dim=1).tolist()

@@ -21,7 +21,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sysdesign.config.sweep import Axis, Choice, NoPruning, SweepSpec
+from sysdesign.config.sweep import Axis, Choice, SweepSpec
 from sysdesign.errors import ConfigError
 from sysdesign.sweep import lease
 from sysdesign.sweep.spec import number
@@ -89,11 +89,12 @@ class Book:
 
     def report(self, trial: int, step: int, value: float) -> bool:
         """Write down an intermediate value (once a step); True when the trial should stop. Values are in the study's direction."""
-        if isinstance(self.spec.pruning, NoPruning) or not math.isfinite(value):
+        metric, direction = self.spec.rung()
+        if not metric or not math.isfinite(value):
             return False
         opened = self._open[trial]
         if step not in self.trial(trial).intermediate_values:
-            sign = 1.0 if self.spec.pruning.direction == self.spec.objective.direction else -1.0
+            sign = 1.0 if direction == self.spec.objective.direction else -1.0
             opened.report(sign * value, step)
         return bool(opened.should_prune())
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sysdesign.config.sweep import NoPruning
 from sysdesign.errors import ConfigError, LimitError
 from sysdesign.sweep import budget
 from sysdesign.sweep.book import Book
@@ -75,13 +74,13 @@ class Conductor:
     def hear(self, trial: int, event: Event) -> bool:
         """Log an event; True when the trial should be stopped because it fell behind."""
         self.chronicle.event(trial, event)
-        pruning = self.book.spec.pruning
-        if isinstance(pruning, NoPruning) or not event.step or pruning.metric not in event.metrics:
+        metric, _ = self.book.spec.rung()
+        if not event.step or metric not in event.metrics:
             return False
         steps = self._steps.setdefault(trial, set())
         steps.add(event.step)
         # reports are numbered, not measured in steps: axes such as the batch change what a step is
-        return self.book.report(trial, sum(step <= event.step for step in steps), event.metrics[pruning.metric])
+        return self.book.report(trial, sum(step <= event.step for step in steps), event.metrics[metric])
 
     def finish(self, trial: int, result: Result) -> None:
         """Write down how a trial ended. Raises LimitError when too many failed, ConfigError when nobody logs the objective.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,10 @@ def read_spec(path: Path, changes: Mapping[str, str]) -> SweepSpec:
     return spec
 
 
-def check(spec: SweepSpec, flags: Mapping[str, str], metrics: Mapping[str, set[str]]) -> Config:
+def check(spec: SweepSpec, flags: Mapping[str, str], metrics: Callable[[Config], tuple[set[str], set[str]]]) -> Config:
     """The configuration that trials start from, once every axis value resolves on it and the objective is known.
 
-    `flags`: set on the command line for all trials. `metrics`: what train, probe and evaluate log, by prefix.
+    `flags`: set on the command line for all trials. `metrics`: what trials log at their end, and while they train.
     Raises ConfigError naming the axis.
     """
     known = [field.path for field in fields(Config)]
@@ -70,14 +70,22 @@ def check(spec: SweepSpec, flags: Mapping[str, str], metrics: Mapping[str, set[s
             except ConfigError as err:
                 law = f"every value must fit the configuration ({err})"
                 raise ConfigError(f"{spec.name}: space.{path}", law, "narrow the axis", value) from None
-    wanted = [spec.objective.metric] + ([] if spec.pruning.kind == "none" else [spec.pruning.metric])
-    for metric in wanted:
-        names = metrics[metric.split("/")[0]]
-        if names and metric not in names:
-            near = difflib.get_close_matches(metric, names, 1, 0.3) or sorted(names)[:1]
-            law = f"must be logged by a trial; known are {', '.join(sorted(names))}"
-            raise ConfigError(f"{spec.name}: metric", law, f"did you mean {near[0]}?", metric)
+    (rung, _), (ends, reports) = spec.rung(), metrics(base)
+    _require(f"{spec.name}: objective.metric", spec.objective.metric, ends, "at a trial's end")
+    if rung:
+        _require(f"{spec.name}: pruning.metric", rung, reports, "while a trial trains")
+        every, steps = base.train.eval_steps, base.train.max_steps
+        if not every or 0 < steps <= every:
+            do = f"set train.eval_steps below train.max_steps ({steps})" if steps else "set train.eval_steps"
+            raise ConfigError(f"{spec.name}: pruning", "trials must report before their last step", f"{do}, or pruning to none", every)
     return base
+
+
+def _require(where: str, metric: str, known: set[str], when: str) -> None:
+    if metric not in known:
+        near = difflib.get_close_matches(metric, sorted(known), 5, 0.0)
+        law = f"must be a number that is logged {when}; the nearest of {len(known)} are {', '.join(near)}"
+        raise ConfigError(where, law, f"did you mean {near[0]}?", metric)
 
 
 def corners(axis: Axis) -> Iterator[Any]:

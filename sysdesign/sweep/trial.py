@@ -28,6 +28,8 @@ class Request(Record):
     values: dict[str, Any]  # of the axes, a person's spelling
     stages: tuple[str, ...]  # run or reused, in this order
     probes: int = 0  # validation questions to ask afterwards; 0: none
+    interim: int = 0  # of these to ask whenever training validates; 0: none
+    part: str = "score"  # what must be scored in each of them
     probe_tokens: int = 0
     group: int = 1
     module: str = "pipelines.trial"  # what runs it: `python -m <module> <folder>`
