@@ -156,8 +156,11 @@ def _enter(rank: Rank, meeting: Path, cuda: bool, work: Callable[[Rank, MetricLo
     else:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
+        import torch
         import torch.distributed as dist
 
+        if not cuda:
+            torch.set_num_threads(max(torch.get_num_threads() // rank.count, 1))
         backend = "cuda:nccl,cpu:gloo" if cuda else "gloo"
         dist.init_process_group(backend, init_method=f"file://{meeting}", rank=rank.index, world_size=rank.count, timeout=WAIT)
         pipe.send(("done", work(rank, _Remote(pipe) if rank.writes else NullLog())))
