@@ -40,6 +40,9 @@ from sysdesign.models.rows import load_probes, load_split, question_of
 from sysdesign.records import Check, Row
 
 
+_SMALL = 64 * 2**20  # bytes of a model in which llama.cpp's threads, which spin while they wait for each other, cost more than they do
+
+
 class Scorer(Protocol):
     """A check and an answer -> something whose `value` is the score, 0 to 1 or None (sysdesign.evaluate.scoring.score)."""
 
@@ -186,7 +189,7 @@ def _served(cfg: ExportConfig, path: Path, projector: Path, policy: PicturePolic
     from sysdesign.models.llamacpp import serve
 
     with serve(
-        path, projector, context=cfg.context, threads=threads, exact=True, gpu=gpu, min_image_tokens=policy.min_tokens,
+        path, projector, context=cfg.context, threads=1 if path.stat().st_size < _SMALL else threads, exact=True, gpu=gpu, min_image_tokens=policy.min_tokens,
         max_image_tokens=policy.max_tokens,
     ) as url:  # fmt: skip
         yield url
