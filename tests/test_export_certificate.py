@@ -133,6 +133,8 @@ def test_shipping_the_untuned_base_fails_the_certificate(inputs: dict[str, Artif
     shutil.copy(tmp_path / "right" / "gguf" / "base-q8_0.gguf", tmp_path / "wrong" / "gguf" / "model-q8_0.gguf")
     report, said = run(tmp_path / "wrong", inputs)
     assert report.certified is False and "failed" in report.note() and report.metrics()["export/certified"] == 0.0
+    page = (tmp_path / "wrong" / "parity.html").read_text()
+    assert "<li>the adapter in q8_0" in page and "Broken" not in (tmp_path / "right" / "parity.html").read_text()
     found = {c["what"]: c["passed"] for c in said["comparisons"]}
     assert found["q8_0 in llama.cpp and its own weights in transformers"] is True  # the runtime is not to blame
     assert abs(said["adapter"]["q8_0"]["share"]) < 0.05 and len(said["adapter"]["q8_0"]["absent"]) == 14

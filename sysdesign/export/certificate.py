@@ -67,6 +67,7 @@ class PromptCheck(Record):
     """Whether both sides read one prompt the same way, and what was answered."""
 
     row: str
+    question: str
     pictures: int
     same_prompt: bool
     same_tokens: bool
@@ -99,6 +100,7 @@ class Certificate(Record):
     prompts: tuple[PromptCheck, ...]
     comparisons: tuple[Compared, ...]
     adapter: dict[str, Presence]  # how much of the adapter is in each file
+    tolerance: float  # of its shares
     scores: TaskScores
 
 

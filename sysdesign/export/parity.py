@@ -39,7 +39,6 @@ from sysdesign.models.picture import PicturePolicy
 from sysdesign.models.rows import load_probes, load_split, question_of
 from sysdesign.records import Check, Row
 
-
 _SMALL = 64 * 2**20  # bytes of a model in which llama.cpp's threads, which spin while they wait for each other, cost more than they do
 
 
@@ -153,20 +152,24 @@ def certify(
     scores = _means(checks, limits.score_drop)
     parts = (*(check.passed for check in checks), *(c.passed for c in compared), *(p.passes(limits.presence) for p in there.values()))
     return Certificate(
-        passed=all(parts) and scores.passed, ship=cfg.ship, prompts=checks, comparisons=tuple(compared), adapter=there, scores=scores
-    )
+        passed=all(parts) and scores.passed, ship=cfg.ship, prompts=checks, comparisons=tuple(compared), adapter=there,
+        tolerance=limits.presence, scores=scores,
+    )  # fmt: skip
 
 
 def _scored(row: Row, told: Mapping[str, tuple[str, bool]], score: Scorer | None) -> dict[str, Said]:
-    content = row.messages[-2]["content"]
-    question = content if isinstance(content, str) else " ".join(part["text"] for part in content if part["type"] == "text")
     return {
         who: Said(
             text=text, ended=ended,
-            score=score(row.check, text, graph=row.graph, question=question, cut=not ended).value if score and row.check else None,
+            score=score(row.check, text, graph=row.graph, question=_asked(row), cut=not ended).value if score and row.check else None,
         )
         for who, (text, ended) in told.items()
     }  # fmt: skip
+
+
+def _asked(row: Row) -> str:
+    content = row.messages[-2]["content"]
+    return content if isinstance(content, str) else " ".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _means(checks: Sequence[PromptCheck], largest_drop: float) -> TaskScores:
@@ -189,8 +192,8 @@ def _served(cfg: ExportConfig, path: Path, projector: Path, policy: PicturePolic
     from sysdesign.models.llamacpp import serve
 
     with serve(
-        path, projector, context=cfg.context, threads=1 if path.stat().st_size < _SMALL else threads, exact=True, gpu=gpu, min_image_tokens=policy.min_tokens,
-        max_image_tokens=policy.max_tokens,
+        path, projector, context=cfg.context, threads=1 if path.stat().st_size < _SMALL else threads, exact=True, gpu=gpu,
+        min_image_tokens=policy.min_tokens, max_image_tokens=policy.max_tokens,
     ) as url:  # fmt: skip
         yield url
 
@@ -205,6 +208,7 @@ def _read_alike(reference: Reference, row: Row, prompt: tuple[str, Any], found: 
     expected = read[0][2]
     worst = next((answer.image_tokens for answer in found if answer.image_tokens != expected), expected)
     return PromptCheck(
-        row=row.id, pictures=len(row.images), same_prompt=all(one[0] for one in read), same_tokens=all(one[1] for one in read),
+        row=row.id, question=_asked(row), pictures=len(row.images), same_prompt=all(one[0] for one in read),
+        same_tokens=all(one[1] for one in read),
         image_tokens=worst, expected_image_tokens=expected, answers=answers,
     )  # fmt: skip
