@@ -1,8 +1,8 @@
 """What a person reads when the GPU's memory runs out in the middle of training, and whether the advice helps. One CUDA card, two minutes.
 
-The train stage plans with the card free; then another process (this file with --hog) takes all of it but a few GiB, so that a real
-out-of-memory error is raised in a step. The advised setting is then tried in the very same situation, with the memory hog again.
-Four layers of the 7B's width, random weights; the libraries' own forward as well, which has no plan.
+The train stage plans with the card free; then another process (this file with --hog) takes all of it but a few GiB, or
+torch is told to use no more, so that a real out-of-memory error is raised in a step. The advised setting is then tried in the very same
+situation. Four layers of the 7B's width, random weights; the libraries' own forward as well, which has no plan.
 
     python experiments/benchmarks/train_out_of_memory.py --out FOLDER [--leave 6]
 """
@@ -10,10 +10,11 @@ Four layers of the 7B's width, random weights; the libraries' own forward as wel
 from __future__ import annotations
 
 import argparse
-import gc
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ SETTINGS = {"batch": 96, "max_steps": 3, "warmup_steps": 1, "eval_steps": 0, "sa
 
 
 def hog(leave_gib: float) -> None:
-    """Take the card's memory but for `leave_gib`, and hold it until standard input closes."""
+    """Take the card's memory but for `leave_gib`, say how much is left, and hold it until killed."""
     import torch
 
     torch.zeros(1, device="cuda")
@@ -37,10 +38,10 @@ def hog(leave_gib: float) -> None:
     while (free := torch.cuda.mem_get_info()[0]) > (leave_gib + 0.25) * 2**30:
         held.append(torch.empty(int(min(free - leave_gib * 2**30, 2**33)), dtype=torch.uint8, device="cuda"))
     print(round(torch.cuda.mem_get_info()[0] / 2**30, 2), flush=True)
-    sys.stdin.read()
+    time.sleep(300)
 
 
-def attempt(name: str, folder: Path, leave: float, **settings: Any) -> dict[str, Any]:
+def attempt(name: str, folder: Path, leave: float, how: str, settings: dict[str, Any]) -> dict[str, Any]:
     """One run of the stage; the memory goes away when it logs the table of labels, which is after it looked at the card."""
     import torch
 
@@ -51,15 +52,24 @@ def attempt(name: str, folder: Path, leave: float, **settings: Any) -> dict[str,
     from sysdesign.records import NullLog
     from sysdesign.train.stage import train
 
-    other: list[subprocess.Popen[str]] = []
+    others: list[subprocess.Popen[str]] = []
+    total = torch.cuda.mem_get_info()[1] / 2**30
 
     class Log(NullLog):
         def text(self, text: str, name: str) -> None:
-            if name == "labels.md":
-                command = [sys.executable, __file__, "--hog", str(leave)]
-                other.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-                assert other[0].stdout is not None
-                result["left_gib"] = float(other[0].stdout.readline())
+            if name != "labels.md":
+                return
+            if how == "limit":
+                torch.cuda.set_per_process_memory_fraction(leave / total)
+                return
+            others.append(subprocess.Popen([sys.executable, __file__, "--hog", str(leave)], stdout=subprocess.PIPE, text=True))
+            assert others[0].stdout is not None
+            result["left_gib"] = float(others[0].stdout.readline())
+            print(f"{name}: hog started, {result['left_gib']} GiB left", flush=True)
+
+        def metrics(self, values: Any, step: int | None = None) -> None:
+            free = torch.cuda.mem_get_info()[0] / 2**30
+            print(f"{name}, step {step}: {values}, {free:.2f} GiB free, {torch.cuda.max_memory_allocated() / 2**30:.2f} used", flush=True)
 
     def artifact(stage: str) -> Artifact:
         manifest = Manifest.model_validate(
@@ -82,13 +92,31 @@ def attempt(name: str, folder: Path, leave: float, **settings: Any) -> dict[str,
     except SysdesignError as error:
         result |= {"error": type(error).__name__, "exit_code": error.exit_code, "line": f"error: {error}"}
     finally:
-        for process in other:
-            process.communicate("")
-    gc.collect()  # the error held the model
-    torch.cuda.empty_cache()
+        for process in others:
+            process.kill()
     result["seconds"] = round(time.perf_counter() - start, 1)
-    print(json.dumps(result), flush=True)
     return result
+
+
+def alone(out: Path, folder: Path, leave: float, name: str, how: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """`attempt` in a process of its own, so that each begins with an empty card, and none can outstay its time."""
+    found = out / f"{name}.json"
+    command = [sys.executable, "-X", "faulthandler", __file__, "--out", str(out), "--leave", str(leave), "--folder", str(folder)]
+    with (out / f"{name}.log").open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--attempt", json.dumps([name, how, settings])], stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            process.wait(90)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # writes where it stands
+            process.wait(10)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # whatever it started
+    result = json.loads(found.read_text()) if found.exists() else {"name": name, "failed": (out / f"{name}.log").read_text()[-1500:]}
+    print(json.dumps(result), flush=True)
+    return dict(result)
 
 
 def advised(line: str) -> dict[str, Any]:
@@ -102,22 +130,29 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "memory-out")))
     parser.add_argument("--leave", type=float, default=6.0)
     parser.add_argument("--hog", type=float, default=0.0)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--attempt", default="")
     args = parser.parse_args()
     if args.hog:
         hog(args.hog)
         return
+    if args.attempt:
+        name, how, settings = json.loads(args.attempt)
+        (args.out / f"{name}.json").write_text(json.dumps(attempt(name, args.folder, args.leave, how, settings), indent=1) + "\n")
+        os._exit(0)
     from train_curves import make_inputs
 
     args.out.mkdir(parents=True, exist_ok=True)
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         make_inputs(Path(scratch), tiny=False)
-        for name, backend in (("fast", {"kind": "peft"}), ("plain", {"kind": "peft", "plain": True})):
-            change: dict[str, Any] = {}
-            for round_ in range(4):  # the plain path halves its passes until they fit
-                runs.append(attempt(f"{name}-{round_}", Path(scratch), args.leave, backend=backend, **change))
+        for kind, how, plain in (("fast", "hog", False), ("plain", "hog", True), ("limit", "limit", False)):
+            settings: dict[str, Any] = {"backend": {"kind": "peft", "plain": plain}}
+            for count in range(3):
+                runs.append(alone(args.out, Path(scratch), args.leave, f"{kind}-{count}", how, settings))
                 (args.out / "train_out_of_memory.json").write_text(json.dumps(runs, indent=1) + "\n")
                 change = advised(runs[-1].get("line", ""))
+                settings = settings | change
                 if not change:
                     break
 

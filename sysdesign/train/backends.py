@@ -50,8 +50,9 @@ def look(cfg: TrainConfig, device: str) -> Machine:
     capability = torch.cuda.get_device_capability()
     if cfg.compute == "fp8" and capability < (8, 9):
         raise ToolError("train.compute", "fp8 needs compute capability 8.9 or newer (Ada, Hopper)", "use --train.compute auto", capability)
-    free, _ = torch.cuda.mem_get_info()
-    room = min(free / 2**30 * 0.96, cfg.max_vram_gib or float("inf"))  # 4 %: the allocator's own fragments
+    room = min(
+        (room_gib() - torch.cuda.memory_allocated() / 2**30) * 0.96, cfg.max_vram_gib or float("inf")
+    )  # 4 %: the allocator's own fragments
     dtype = "float32" if cfg.compute == "fp32" else "bfloat16"
     return Machine("cuda", dtype, cfg.compute == "fp8", room, torch.cuda.get_device_name(), capability)
 
@@ -78,10 +79,11 @@ def ran_out(error: Exception, machine: Machine) -> bool:
 
 
 def room_gib() -> float:
-    """Memory of the card that is this process's or free."""
+    """GiB of the card that are this process's or free, and that torch may take (`set_per_process_memory_fraction`)."""
     import torch
 
-    return float((torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) / 2**30)
+    free, total = torch.cuda.mem_get_info()
+    return float(min(free + torch.cuda.memory_reserved(), total * torch.cuda.get_per_process_memory_fraction()) / 2**30)
 
 
 def choose(cfg: TrainConfig, machine: Machine) -> PeftBackend | UnslothBackend:
