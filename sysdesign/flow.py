@@ -46,7 +46,12 @@ STAGES = {
     for stage in (
         Stage("base", (), ("diagrams/seeds.v1.yaml", "student/system.v1.md")),
         Stage("diagrams", (), ("diagrams/seeds.v1.yaml", "evaluate/headline.v1.yaml")),
-        Stage("conversations", ("diagrams",), ("diagrams/seeds.v1.yaml", "conversations/teacher.v2.md", "evaluate/headline.v1.yaml")),
+        Stage(
+            "conversations",
+            ("diagrams",),
+            ("diagrams/seeds.v1.yaml", "conversations/teacher.v2.md", "evaluate/headline.v1.yaml"),
+            version=2,
+        ),
         Stage("dataset", ("conversations", "diagrams", "base"), ("student/system.v1.md", "evaluate/headline.v1.yaml"), version=2),
         Stage("train", ("dataset", "base")),
         Stage("export", ("train", "base", "dataset"), ("student/system.v1.md",), version=2),

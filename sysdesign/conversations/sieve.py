@@ -15,6 +15,7 @@ from sysdesign.conversations.checks import problem
 from sysdesign.conversations.duplicates import distinct, near_copies, spoken
 from sysdesign.conversations.evaluation_leaks import Leaks
 from sysdesign.conversations.skeletons import skeleton
+from sysdesign.conversations.words import rank
 from sysdesign.prompts import HeadlinePrompt, SeedPrompt
 from sysdesign.records import Conversation, DiagramRecord, Rejected
 
@@ -102,7 +103,8 @@ def names_elsewhere(diagrams: Iterable[DiagramRecord]) -> frozenset[str]:
     components = [c for d in diagrams for c in d.graph.components]
     names = {c.name for c in components if " " in c.name or "-" in c.name}
     products = {c.technology for c in components if c.technology and len(c.technology) > 3 and c.technology[0].isupper()}
-    return frozenset((names | products) - _WORDS)
+    small = {name.lower() for name in products if rank(name.lower()) == 0}  # "put a redis in front"
+    return frozenset((names | products | small) - _WORDS)
 
 
 def _first_problem(
