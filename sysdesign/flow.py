@@ -49,7 +49,7 @@ STAGES = {
         Stage(
             "conversations",
             ("diagrams",),
-            ("diagrams/seeds.v1.yaml", "conversations/teacher.v2.md", "evaluate/headline.v1.yaml"),
+            ("diagrams/seeds.v1.yaml", "conversations/teacher.v2.md", "conversations/judge.v1.md", "evaluate/headline.v1.yaml"),
             version=2,
         ),
         Stage("dataset", ("conversations", "diagrams", "base"), ("student/system.v1.md", "evaluate/headline.v1.yaml"), version=2),
@@ -162,7 +162,8 @@ def run(
         if not fresh and (found := store.find(stage.name, key)):  # another run made it while this one waited
             return Outcome(found, True, time.monotonic() - started)
         section = getattr(config, stage.name)
-        report = function(section, seed=config.seed, out=work, log=log, runtime=config.runtime, **inputs)
+        runtime = config.runtime.model_copy(update={"store": str(store.root)})  # a relative one counts from the project, not from here
+        report = function(section, seed=config.seed, out=work, log=log, runtime=runtime, **inputs)
         gc.collect()  # a stage may have held a model; the next one needs its memory
         if fresh:
             store.discard(stage.name, key)

@@ -70,6 +70,14 @@ def test_a_killed_stage_resumes_in_its_folder(tmp_path: Path) -> None:
     assert (outcome.artifact.path / "journal.txt").read_text() == "xx"
 
 
+def test_a_stage_keeps_its_caches_in_the_store_whatever_folder_a_person_is_in(tmp_path: Path) -> None:
+    def drawn(cfg: Any, *, runtime: Any, **options: Any) -> Drawn:
+        assert runtime.store == str(tmp_path / "elsewhere")
+        return draw(cfg, runtime=runtime, **options)
+
+    run(Store(tmp_path / "elsewhere"), Config.model_validate({"runtime": {"store": "artifacts"}}), drawn)
+
+
 def test_fresh_makes_it_again_in_the_same_place(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = run(store, Config())

@@ -14,7 +14,7 @@ from sysdesign.config.train import FastConfig, PeftBackend, UnslothBackend
 from sysdesign.errors import ArtifactError, LimitError, ToolError
 from sysdesign.models.base import load_processor
 from sysdesign.models.rows import load_split
-from sysdesign.records import write_jsonl
+from sysdesign.records import NullLog, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,56 @@ def test_the_fast_path_learns_exactly_as_the_plain_one(inputs: dict[str, Artifac
     assert max(abs(x[2] - y[2]) for x, y in zip(a, b, strict=True)) < 1e-5
 
 
-def test_a_killed_run_resumes_to_the_same_bits(inputs: dict[str, Artifact], tmp_path: Path) -> None:
-    run(tmp_path / "whole", inputs)
+class Server(KillAt):
+    """Keeps what is sent to the tracking server, and ends the run."""
+
+    def __init__(self, root: Path, step: int) -> None:
+        super().__init__(step)
+        self.root = root
+
+    def file(self, path: Path, folder: str = "") -> None:
+        (self.root / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, self.root / folder)
+
+
+def test_a_killed_run_resumes_to_the_same_bits_here_and_from_what_the_tracking_server_has(
+    inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    run(tmp_path / "whole", inputs, upload_checkpoints=True)
     with pytest.raises(Killed):
-        run(tmp_path / "cut", inputs, log=KillAt(3))
+        run(tmp_path / "cut", inputs, log=Server(tmp_path / "server", 3), upload_checkpoints=True)
     assert (tmp_path / "cut" / "checkpoints" / "checkpoint-2" / "seal.json").is_file()
-    run(tmp_path / "cut", inputs)
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    shutil.copytree(tmp_path / "server" / "resume", tmp_path / "elsewhere")
+    assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == ["best", "checkpoints", "history.jsonl"]
     name = "adapter/adapter_model.safetensors"
-    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for place in ("cut", "elsewhere"):
+        run(tmp_path / place, inputs, log=KillAt(2), upload_checkpoints=True)  # it does not do step 2 again
+        assert losses(tmp_path / place) == losses(tmp_path / "whole")
+        assert (tmp_path / place / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_validation_answers_are_logged_with_their_pictures_while_it_trains(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    class Kept(NullLog):
+        texts: dict[str, str] = {}
+        images: list[tuple[str, str, int]] = []
+
+        def text(self, text: str, name: str) -> None:
+            self.texts[name] = text
+
+        def image(self, path: Path, key: str, step: int = 0) -> None:
+            assert path.is_file()
+            self.images.append((path.name, key, step))
+
+    run(tmp_path / "out", inputs, log=Kept(), answers=2, answer_steps=2)
+    assert set(Kept.texts) == {"labels.md", "answers/step-000002.md", "answers/step-000004.md"}
+    assert Kept.images == [(f"val{i}.png", f"val/val{i}", step) for step in (2, 4) for i in (0, 1)]
+    asked = load_split(inputs["dataset"], "val")[0].messages
+    for said in (asked[-2]["content"][0]["text"], f"- reference: {asked[-1]['content'][0]['text']}", "- answer: "):
+        assert said in Kept.texts["answers/step-000004.md"]
+    rows = [line.split(" | ") for line in Kept.texts["labels.md"].splitlines()[2:]]
+    learned = "".join(row[0].strip("| `") for row in rows if row[1].strip(" |") == "yes")
+    assert learned.replace("Ġ", " ").replace("\\|", "|") == "redis cache three replicas<|im_end|>gateway<|im_end|>"
+    assert any(row[0].startswith("| `<\\|image_pad\\|>` x ") for row in rows)
 
 
 def test_a_checkpoint_of_other_data_or_with_changed_bytes_is_refused(inputs: dict[str, Artifact], tmp_path: Path) -> None:
@@ -107,6 +148,10 @@ def test_training_stops_early_and_keeps_the_best_adapter(inputs: dict[str, Artif
     """A rate this high gets worse at once: the first validation after step 0 stays the best."""
     report = run(tmp_path / "out", inputs, max_steps=12, eval_steps=1, patience=2, learning_rate=0.5, schedule="constant", warmup_steps=0)
     assert report.steps < 12 and report.best_step is not None and report.best_step < report.steps
+    again = {"eval_steps": 0, "learning_rate": 0.5, "schedule": "constant", "warmup_steps": 0, "keep_best": False}
+    run(tmp_path / "short", inputs, max_steps=report.best_step, **again)
+    name = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "short" / name).read_bytes()
 
 
 def test_unsloth_and_fp8_need_a_gpu(inputs: dict[str, Artifact], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from sysdesign.config.base import TinyBase
 from sysdesign.config.train import LoraConfig, TrainConfig
 from sysdesign.errors import ArtifactError, LimitError
-from sysdesign.train import memory, order
+from sysdesign.train import backends, memory, order
 from sysdesign.train.peft_backend import target_pattern
 
 QWEN2_VL_7B = memory.Shape(
@@ -101,6 +101,16 @@ def test_a_base_without_sizes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
     with pytest.raises(ArtifactError, match="must give the model's sizes"):
         memory.read_shape(tmp_path)
+
+
+def test_unsloth_writes_what_it_compiles_into_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for the place while it is imported (unsloth_zoo, read 2026-11); it is not installed here, so a module that asks stands in."""
+    (tmp_path / "unsloth.py").write_text('import os\nplace = os.getenv("UNSLOTH_COMPILE_LOCATION", "unsloth_compiled_cache")\n')
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if not k.startswith("UNSLOTH")})
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "unsloth", raising=False)
+    backends.import_unsloth(tmp_path / "store")
+    assert sys.modules.pop("unsloth").place == str(tmp_path / "store" / ".cache" / "unsloth")
 
 
 INTERPRETED = """

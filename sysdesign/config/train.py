@@ -117,4 +117,4 @@ class TrainConfig(Section):
     answer_tokens: int = Field(default=48, ge=1, le=2048)
     """Longest logged answer."""
     upload_checkpoints: bool = False
-    """Also send every checkpoint to the tracking server: for machines that may be taken away."""
+    """Also send every checkpoint to the tracking server, below `resume/`: for machines that may be taken away."""

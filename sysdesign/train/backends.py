@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -55,6 +57,14 @@ def look(cfg: TrainConfig, device: str) -> Machine:
     )  # 4 %: the allocator's own fragments
     dtype = "float32" if cfg.compute == "fp32" else "bfloat16"
     return Machine("cuda", dtype, cfg.compute == "fp8", room, torch.cuda.get_device_name(), capability)
+
+
+def import_unsloth(store: Path) -> None:
+    """Unsloth patches transformers and must come before it. It writes what it compiles where it is told at import: into the store,
+    not into the folder that a person happens to be in."""
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str((store / ".cache" / "unsloth").absolute()))
+    importlib.import_module("unsloth")
 
 
 def several(cfg: TrainConfig, device: str, count: int) -> bool:

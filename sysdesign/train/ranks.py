@@ -80,7 +80,10 @@ def spread(work: Callable[[Rank, MetricLog], T], count: int, *, cuda: bool, log:
                 theirs.close()  # so that the pipe ends with its process
                 processes.append(process)
                 pipes.append(ours)
-            return _serve(pipes, processes, log)  # type: ignore[no-any-return]
+            result: T = _serve(pipes, processes, log)
+            for process in processes:
+                process.join(20)
+            return result
         finally:
             for process in processes:
                 process.terminate()

@@ -110,13 +110,14 @@ def label_table(sample: Sample, processor: Any, most: int = 200) -> str:
     """Tokens of one sample and what is learned from each, runs of picture tokens folded: proof that questions are masked."""
     lines = ["| token | learned |", "|---|---|"]
     image = processor.image_token
+    folded = image.replace("|", "\\|")
     run = 0
     for token, label in zip(processor.tokenizer.convert_ids_to_tokens(sample.ids.tolist()), sample.labels.tolist(), strict=True):
         if token == image:
             run += 1
             continue
         if run:
-            lines.append(f"| {image} x {run} | |")
+            lines.append(f"| `{folded}` x {run} |  |")
             run = 0
         shown = token.replace("|", "\\|").replace("\n", "\\n")
         lines.append(f"| `{shown}` | {'yes' if label >= 0 else ''} |")

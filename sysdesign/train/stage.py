@@ -74,7 +74,7 @@ def _train(
     machine = replace(machine, free_gib=rank.least(machine.free_gib))
     backend = backends.choose(cfg, machine)
     if backend.kind == "unsloth":
-        import unsloth  # type: ignore[import-not-found]  # noqa: F401  # it patches transformers and must come first
+        backends.import_unsloth(Path(runtime.store))
     fast = backend.fast if isinstance(backend, PeftBackend) and not backend.plain else None
     folder, plain = base_folder(base), fast is None
     processor = _processor(folder)

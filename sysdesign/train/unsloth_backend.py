@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from sysdesign.config.train import TrainConfig
 
 def load_unsloth(folder: Path, cfg: TrainConfig, seed: int) -> Any:
     """The base in NF4 under an adapter whose parameter names and first values are those of the `peft` backend."""
-    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     from unsloth import FastVisionModel  # type: ignore[import-not-found]
 
     from sysdesign.train.peft_backend import redraw

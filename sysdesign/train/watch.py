@@ -56,6 +56,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.moments: list[Moment] = []
         self.bar: Any = None
         self.seconds = 0.0
+        self.sent: Path | None = None  # the best adapter that the tracking server has
 
     def resume(self, step: int) -> None:
         """Forget what happened after `step`: it will happen again. Every rank reads what the first one has put in order."""
@@ -147,8 +148,17 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         for old in best[:-2]:  # two, because the checkpoint before this one is kept as well
             shutil.rmtree(old)
         if self.cfg.upload_checkpoints:
-            for file in sorted(folder.iterdir()):
-                self.log.file(file, f"checkpoints/{folder.name}")
+            self._upload(folder, best[-1] if best else None)
+
+    def _upload(self, folder: Path, best: Path | None) -> None:
+        """All that goes on from here, laid out as in the working folder; the seal comes last, so that half a checkpoint is none."""
+        self.log.file(self.out / "history.jsonl", "resume")
+        if best is not None and best != self.sent:
+            for file in sorted(best.iterdir()):
+                self.log.file(file, f"resume/best/{best.name}")
+            self.sent = best
+        for file in sorted(folder.iterdir(), key=lambda path: (path.name == checkpoint.SEAL, path.name)):
+            self.log.file(file, f"resume/checkpoints/{folder.name}")
 
     def close(self) -> None:
         """End the bar's line, whatever ended the run, so that what is said next has a line of its own."""
