@@ -8,6 +8,7 @@ buffers of one block.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -161,9 +162,15 @@ def _reserve(descriptor: int, folder: Path, total: int) -> None:
     try:
         os.posix_fallocate(descriptor, 0, total)
     except OSError as err:
-        if err.errno == 28:  # ENOSPC
-            raise LimitError(str(folder), f"needs {total / 1e9:.2f} GB of free disk", "free some; what is written is kept") from None
+        if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise no_room(folder, err) from None
         os.ftruncate(descriptor, total)
+
+
+def no_room(folder: Path, err: OSError) -> LimitError:
+    """What the user reads when a disk takes no more: it is full, or its file system holds no files of this size."""
+    do = "free some space, or set runtime.store to another disk; a rerun goes on where this stopped"
+    return LimitError(str(folder), f"must take every byte of the file ({err.strerror})", do)
 
 
 def _pass(
@@ -197,8 +204,7 @@ def _pass(
             for future in [pool.submit(work, item) for item in todo]:
                 future.result()
     except OSError as err:
-        law = f"must take every block of the file ({err.strerror})"
-        raise LimitError(str(journal.parent), law, "free some space and run again; it resumes") from err
+        raise no_room(journal.parent, err) from err
     finally:
         os.close(log)
 

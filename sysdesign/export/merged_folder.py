@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sysdesign.export.gguf_file import BLOCK, require_free
+from sysdesign.export.gguf_file import BLOCK, no_room, require_free
 from sysdesign.export.kernels import quantise
 from sysdesign.export.merge import Merge
 from sysdesign.export.weights import BYTES, Stored
@@ -33,7 +33,10 @@ def write_merged(
     require_free(out, sum(size for size, name in zip(sizes, files, strict=True) if not (out / name).exists()))
     for name, shard in zip(files, shards, strict=True):
         if not (out / name).exists():
-            _write_shard(out / name, shard, merge, progress)
+            try:
+                _write_shard(out / name, shard, merge, progress)
+            except OSError as err:
+                raise no_room(out, err) from err
     index = {
         "metadata": {"total_size": sum(sizes)},
         "weight_map": {stored.name: name for name, shard in zip(files, shards, strict=True) for _, stored in shard},
