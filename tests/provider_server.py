@@ -194,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _message(self, body: dict[str, Any], batch: bool = False) -> dict[str, Any]:
         prefix, text = self._texts(body, True)
-        reply = self.server_state.faults.reply(text)
+        reply = self.server_state.faults.reply("".join(c.get("text", "") for c in body["messages"][0]["content"]))
         long = any(s.get("cache_control", {}).get("ttl") == "1h" for s in body.get("system") or [])
         used = self.server_state.usage(body["model"], prefix, text, reply, batch, long)
         return {

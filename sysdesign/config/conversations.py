@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -77,6 +77,38 @@ class OpenAITeacherConfig(Section):
 TeacherConfig = Annotated[OfflineTeacherConfig | ClaudeTeacherConfig | OpenAITeacherConfig, Field(discriminator="kind")]
 
 
+class NoJudgeConfig(Section):
+    """Programs alone decide what is kept."""
+
+    kind: Literal["none"] = "none"
+
+
+class JudgeConfig(Section):
+    """A language model also decides, after all other checks: one verdict a conversation, paid from the same budget as the teacher."""
+
+    kind: Literal["claude", "openai"]
+    model: str
+    """Exact model name, of another family than the teacher; unknown and retired names are refused."""
+    mode: Literal["live", "batch"] = "batch"
+    """Batch costs half and answers within a day."""
+    effort: Literal["low", "medium", "high"] = "low"
+    """How much the model thinks; thinking is billed as output."""
+    max_tokens: int = Field(default=2048, ge=256, le=16000)
+    """Longest verdict with its thinking; also the worst case that the ledger reserves."""
+    unjudged: Literal["keep", "reject"] = "keep"
+    """What becomes of a conversation whose verdict is nonsense: no JSON, a refusal, a reject without a true quote."""
+    concurrency: int = Field(default=8, ge=1, le=64)
+    """Live requests at a time."""
+    api_key_env: str = Field(default="", pattern=r"^([A-Z][A-Z0-9_]*)?$")
+    """Name of the environment variable that holds the key; empty for the provider's usual one."""
+    base_url: str | None = None
+    """Another endpoint that speaks the same protocol."""
+    i_have_read_provider_terms: bool = False
+    """Providers restrict training competing models on their outputs; say that you have checked yours."""
+
+    cache: ClassVar[bool] = False  # its prefix is shorter than what providers cache
+
+
 class ConversationsConfig(Section):
     """The `conversations` stage."""
 
@@ -100,3 +132,5 @@ class ConversationsConfig(Section):
     """Jaccard similarity of word 3-grams from which the later of two answers is dropped; 1 drops exact copies only."""
     decontaminate: bool = True
     """Drop what shares a 13-gram, or half of its 8-grams, with an evaluation prompt."""
+    judge: Annotated[NoJudgeConfig | JudgeConfig, Field(discriminator="kind")] = NoJudgeConfig()
+    """Who looks at what passed every other check."""

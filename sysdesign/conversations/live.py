@@ -16,10 +16,9 @@ from sysdesign.config.conversations import ClaudeTeacherConfig, OpenAITeacherCon
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.conversations.families.catalogue import FAMILIES
 from sysdesign.conversations.names import bare, foreign_names
-from sysdesign.conversations.purchase import agree, buy, job, pilot
+from sysdesign.conversations.purchase import acquire
 from sysdesign.conversations.structures import stated
 from sysdesign.errors import ConfigError
-from sysdesign.models.batches import settle_open, under_way
 from sysdesign.models.paid import Answer, NotTaken, Request, Spender, open_ledger, open_provider, own_host
 from sysdesign.models.prices import Price
 from sysdesign.prompts import read_prompt
@@ -46,9 +45,16 @@ Teacher = ClaudeTeacherConfig | OpenAITeacherConfig
 
 
 def rewrite(
-    cfg: Teacher, drafts: Sequence[Conversation], diagrams: Mapping[str, DiagramRecord], folder: Path, runtime: RuntimeConfig, seed: int
+    cfg: Teacher,
+    drafts: Sequence[Conversation],
+    diagrams: Mapping[str, DiagramRecord],
+    folder: Path,
+    runtime: RuntimeConfig,
+    after: str = "",
 ) -> tuple[list[Conversation], list[Rejected], float]:
     """The drafts in the teacher's words, the drafts it could not word, and the dollars that are now committed in the ledger.
+
+    `after`: what the quote says at its end.
 
     Raises ConfigError (terms not confirmed, unknown or retired model), LimitError (no budget, not confirmed, or the cap is reached
     before anything was bought), ServiceError (no key, refused, unreachable).
@@ -76,18 +82,9 @@ def rewrite(
     try:
         prefix = shared_prefix(drafts)
         requests = {d.id: order(d, diagrams.get(d.diagram_id or ""), folder, prefix, cfg) for d in drafts}
-        spender = Spender(provider, ledger)
-        mode = "batch" if cfg.mode == "batch" and kind != "chat" else "live"
-        if mode == "live":
-            settle_open(spender, {spender.key(r) for r in requests.values()})
-        bought = under_way(spender)
-        wanted = {n: r for n, r in requests.items() if (key := spender.key(r)) not in bought and ledger.reply(key) is None}
-        if wanted:
-            spender.prefix_tokens = provider.count(Request(prefix=prefix, text="x", max_tokens=1)) if kind != "chat" else None
-            size = job(spender, wanted, drafts, cfg)
-            agree(spender, size, cfg, runtime)
-            pilot(spender, wanted, size, cfg, mode, runtime)
-        replies = buy(spender, requests, cfg, mode)
+        visible = {d.id: sum(len(t.question) + len(t.answer) for t in d.turns) * 1.5 / 4 for d in drafts}
+        mode, counts = "batch" if cfg.mode == "batch" and kind != "chat" else "live", kind != "chat"
+        replies = acquire(Spender(provider, ledger), requests, visible, cfg, runtime, mode, count_prefix=counts, after=after)
         made, lost = read_all(drafts, replies, diagrams, f"{cfg.model}+rules-v1", provider.name)
         return made, lost, ledger.totals().committed / 1e6
     finally:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from sysdesign.config.conversations import ClaudeTeacherConfig, OpenAITeacherConfig
+from sysdesign.config.conversations import ClaudeTeacherConfig, JudgeConfig, OpenAITeacherConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.errors import LimitError, ServiceError
-from sysdesign.models.batches import buy_batch
+from sysdesign.models.batches import buy_batch, settle_open, under_way
 from sysdesign.models.paid import Answer, LostReply, NotTaken, Refused, Request, Spender, stale_prices, whole
 from sysdesign.models.quote import Job, quote
-from sysdesign.records import Conversation
 
 SAMPLE = 20  # requests whose tokens are counted for the quote
 PILOT, PILOT_FROM = 20, 400  # live calls that re-quote the rest, and from how many requests on
@@ -21,28 +20,57 @@ WARM_FROM = 20  # requests from which it pays to write the prefix to the cache w
 REQUOTE = 1.2  # a re-quote dearer than this, by request, is asked about again
 OUTAGE = 5  # requests in a row without a reply: the provider is down, not the request
 THINKING_TOKENS = {"low": 500, "medium": 1500, "high": 4000}  # assumed for the quote; the bill counts the real ones
-Teacher = ClaudeTeacherConfig | OpenAITeacherConfig
+Asker = ClaudeTeacherConfig | OpenAITeacherConfig | JudgeConfig
 
 
-def job(spender: Spender, wanted: Mapping[str, Request], drafts: Sequence[Conversation], cfg: Teacher) -> Job:
-    """Sizes of what is still to be bought: input tokens counted by the provider on a sample, replies as long as the drafts suggest."""
+def acquire(
+    spender: Spender,
+    requests: Mapping[str, Request],
+    visible: Mapping[str, float],
+    cfg: Asker,
+    runtime: RuntimeConfig,
+    mode: str,
+    *,
+    count_prefix: bool = True,
+    after: str = "",
+) -> dict[str, Answer | NotTaken]:
+    """The replies by name, as far as they must still be bought: quoted and agreed to first.
+
+    `visible`: tokens that each reply will show, for the quote; `after`: a line that the quote ends with.
+    Raises LimitError (not confirmed, or the cap is reached), ServiceError (refused, unreachable, too many without a reply).
+    """
+    if mode == "live":
+        settle_open(spender, {spender.key(r) for r in requests.values()})
+    bought = under_way(spender)
+    wanted = {n: r for n, r in requests.items() if (key := spender.key(r)) not in bought and spender.ledger.reply(key) is None}
+    if wanted:
+        shared = next(iter(wanted.values())).prefix
+        spender.prefix_tokens = spender.provider.count(Request(prefix=shared, text="x", max_tokens=1)) if count_prefix else None
+        size = job(spender, wanted, visible, cfg)
+        agree(spender, size, cfg, runtime, after=after)
+        pilot(spender, wanted, size, cfg, mode, runtime)
+    return buy(spender, requests, cfg, mode)
+
+
+def job(spender: Spender, wanted: Mapping[str, Request], visible: Mapping[str, float], cfg: Asker) -> Job:
+    """Sizes of what is still to be bought: input tokens counted by the provider on a sample, replies as long as expected."""
     names = sorted(wanted)[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
     counted = [spender.provider.count(wanted[name]) for name in names]
-    prefix = spender.prefix_tokens or 0
-    length = {d.id: sum(len(t.question) + len(t.answer) for t in d.turns) for d in drafts}
-    visible = sum(length[n] for n in names) * 1.5 / 4 / len(names)
+    prefix = (spender.prefix_tokens or 0) if cfg.cache else 0
+    shown = sum(visible[n] for n in names) / len(names)
     mean = sum(counted) / len(counted)
-    reply = min(cfg.max_tokens, round(visible) + THINKING_TOKENS[cfg.effort])
+    reply = min(cfg.max_tokens, round(shown) + THINKING_TOKENS[cfg.effort])
     worst = sum(spender.worst(r, False) for r in wanted.values()), sum(spender.worst(r, True) for r in wanted.values())
     own = max(0, round(mean) - prefix)
     return Job(requests=len(wanted), prefix=prefix, own=own, reply=reply, max_tokens=cfg.max_tokens, worst=worst)
 
 
-def agree(spender: Spender, size: Job, cfg: Teacher, runtime: RuntimeConfig, before: str = "") -> None:
+def agree(spender: Spender, size: Job, cfg: Asker, runtime: RuntimeConfig, before: str = "", after: str = "") -> None:
     """Show the quote, and go on only with a yes. Raises LimitError without one."""
     text = before + quote(spender.provider.price, size, in_flight=cfg.concurrency).lines(cfg.model, size)
     totals = spender.ledger.totals()
     text += f"\n  ledger        ${totals.committed / 1e6:.2f} committed, cap ${spender.ledger.cap / 1e6:.2f}; mode {cfg.mode}"
+    text += f"\n{after.rstrip()}" if after else ""
     if (warning := stale_prices()) is not None:
         text += f"\n  warning: {warning}"
     sys.stderr.write(text + "\n")
@@ -57,7 +85,7 @@ def agree(spender: Spender, size: Job, cfg: Teacher, runtime: RuntimeConfig, bef
         raise LimitError("the quote", "was not accepted", "nothing more was spent")
 
 
-def pilot(spender: Spender, wanted: Mapping[str, Request], size: Job, cfg: Teacher, mode: str, runtime: RuntimeConfig) -> None:
+def pilot(spender: Spender, wanted: Mapping[str, Request], size: Job, cfg: Asker, mode: str, runtime: RuntimeConfig) -> None:
     """A few live calls before the rest: they write the prefix to the cache, and their bills give a better quote.
 
     Raises LimitError when the rest, by the measured bills, would not fit below the cap, or is refused.
@@ -89,10 +117,12 @@ def pilot(spender: Spender, wanted: Mapping[str, Request], size: Job, cfg: Teach
     agree(spender, measured, cfg, asked_again, before=said)
 
 
-def buy(spender: Spender, requests: Mapping[str, Request], cfg: Teacher, mode: str) -> dict[str, Answer | NotTaken]:
+def buy(spender: Spender, requests: Mapping[str, Request], cfg: Asker, mode: str) -> dict[str, Answer | NotTaken]:
+    """Live or in batches, with a bar that tells done, rejected, spent and projected."""
     from tqdm import tqdm
 
-    with tqdm(total=len(requests), desc=f"conversations ({cfg.model}, {mode})", unit="conv", disable=None) as bar:
+    what = "verdicts" if isinstance(cfg, JudgeConfig) else "conversations"
+    with tqdm(total=len(requests), desc=f"{what} ({cfg.model}, {mode})", unit="conv", disable=None) as bar:
 
         def show(done: int, rejected: int = 0) -> None:
             spent = spender.ledger.totals().committed / 1e6

@@ -1,13 +1,13 @@
 """Conversations as made -> those that may be taught, those that may not with their reasons, and a funnel that counts both.
 
-Cheap to dear: each turn on its own, then the evaluation prompts, then the set (copies, skeletons). Who wrote a conversation plays no
-part: rules and language models meet the same sieve.
+Cheap to dear: each turn on its own, then the evaluation prompts, then the set (copies, skeletons), then a judge if there is one. Who wrote
+a conversation plays no part: rules and language models meet the same sieve.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sysdesign.config.conversations import ConversationsConfig
@@ -21,6 +21,8 @@ from sysdesign.records import Conversation, DiagramRecord, Rejected
 
 # Names that are also plain words: no evidence of a foreign component.
 _WORDS = frozenset({"Go", "Swift", "Rust", "React", "Java", "Vue", "Cron", "Triton", "Dataflow"})
+
+Judge = Callable[[Sequence[Conversation]], tuple[list[Conversation], list[Rejected]]]
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,12 @@ def sieve(
     seeds: Mapping[str, SeedPrompt],
     held_out: Sequence[HeadlinePrompt],
     cfg: ConversationsConfig,
+    judge: Judge | None = None,
 ) -> Sieved:
-    """Every check over every conversation. A conversation falls with its first bad turn: turns lean on each other."""
+    """Every check over every conversation. A conversation falls with its first bad turn: turns lean on each other.
+
+    `judge`: what is paid for each conversation comes last.
+    """
     rejected: list[Rejected] = []
     funnel = {"made": len(made)}
     elsewhere = names_elsewhere(diagrams.values())
@@ -87,6 +93,12 @@ def sieve(
         counts.update(shapes)
         varied.append(conversation)
     funnel["varied"] = len(varied)
+    if judge is not None:
+        varied, refused = judge(varied)
+        rejected += refused
+        funnel["judged"] = len(varied)
+        of = {c.id: names.get(c.diagram_id or "", []) for c in varied}
+        counts = Counter(skeleton(t.answer, of[c.id]) for c in varied for t in c.turns)
     return Sieved(
         kept=varied,
         rejected=rejected,

@@ -10,6 +10,7 @@ from sysdesign.config.conversations import ConversationsConfig, OfflineTeacherCo
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.conversations.card import card
 from sysdesign.conversations.drafts import chosen_families, draft
+from sysdesign.conversations.judge import open_judge
 from sysdesign.conversations.sieve import sieve
 from sysdesign.errors import LimitError
 from sysdesign.prompts import headline_prompts, seed_prompts
@@ -57,6 +58,7 @@ def conversations(
     Reads: `diagrams.jsonl` (and `images/` for the audited share of a live teacher), the seed prompts, the teacher's prompt, the
     evaluation prompts. A live teacher's paid replies live in the ledger beside the artefacts (`<store>/ledger.sqlite3`): they
     outlast this stage so that none is ever bought twice.
+    A judge, where one is asked for, spends from the same ledger after every other check.
     Writes: `conversations.jsonl`, `rejected.jsonl`, `funnel.json`, `card.md`.
     Raises: ConfigError (unknown family; terms not confirmed; unknown or retired model; missing key), LimitError (nothing left to
     keep; the budget would be passed), ServiceError (the provider refused).
@@ -65,6 +67,7 @@ def conversations(
     records = {r.id: r for r in read_jsonl(diagrams.path / "diagrams.jsonl", DiagramRecord)}
     seeds, held_out = seed_prompts(), headline_prompts()
     drafts = draft(cfg, names, seed, list(records.values()), seeds)
+    judge = open_judge(cfg, records, runtime)
     spent_usd = None
     lost: list[Rejected] = []
     if isinstance(cfg.teacher, OfflineTeacherConfig):
@@ -72,8 +75,9 @@ def conversations(
     else:
         from sysdesign.conversations.live import rewrite
 
-        made, lost, spent_usd = rewrite(cfg.teacher, drafts, records, diagrams.path, runtime, seed)
-    result = sieve(made, records, {s.id: s for s in seeds}, held_out, cfg)
+        made, lost, spent_usd = rewrite(cfg.teacher, drafts, records, diagrams.path, runtime, judge.expect(drafts) if judge else "")
+    result = sieve(made, records, {s.id: s for s in seeds}, held_out, cfg, judge)
+    spent_usd = judge.spent_usd if judge and judge.spent_usd is not None else spent_usd
     if not result.kept:
         worst = ", ".join(f"{reason} {count}" for reason, count in result.reasons.items()) or "nothing was asked"
         raise LimitError("conversations", f"at least one conversation must pass ({worst})", "widen conversations.families or ask for more")
@@ -86,9 +90,15 @@ def conversations(
         distinct_2=round(result.distinct_2, 4),
         largest_skeleton_share=round(result.largest_skeleton / len(turns), 4), teacher=result.kept[0].teacher, spent_usd=spent_usd,
     )  # fmt: skip
-    funnel = {"drafted": len(drafts), **result.funnel, "reasons": {**result.reasons, **({"not_written": len(lost)} if lost else {})}}
+    funnel: dict[str, object] = {
+        "drafted": len(drafts),
+        **result.funnel,
+        "reasons": {**result.reasons, **({"not_written": len(lost)} if lost else {})},
+    }
+    if judge:
+        funnel["verdicts"] = judge.counts
     (out / "funnel.json").write_text(json.dumps(funnel, indent=2) + "\n", encoding="utf-8")
-    (out / "card.md").write_text(card(result, report.note(), seed), encoding="utf-8")
+    (out / "card.md").write_text(card(result, report.note(), seed, judge.counts if judge else {}), encoding="utf-8")
     log.metrics(report.metrics())
     log.file(out / "card.md")
     return report

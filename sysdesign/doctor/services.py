@@ -8,7 +8,7 @@ import threading
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from sysdesign.config.conversations import ClaudeTeacherConfig, OfflineTeacherConfig, OpenAITeacherConfig
+from sysdesign.config.conversations import ClaudeTeacherConfig, JudgeConfig, OfflineTeacherConfig, OpenAITeacherConfig
 from sysdesign.config.evaluate import ChatJudge
 from sysdesign.config.root import Config
 from sysdesign.doctor.findings import Finding, bad, ok, warn
@@ -65,6 +65,10 @@ def paid_ones(config: Config) -> list[Paid]:
         if isinstance(teacher, OpenAITeacherConfig) and teacher.api == "chat":
             kind = "chat"
         found.append(Paid(who="teacher", kind=kind, model=teacher.model, key_env=teacher.api_key_env, base_url=teacher.base_url))
+    if isinstance(sieving := config.conversations.judge, JudgeConfig):
+        maker, env = ("openai", "OPENAI_API_KEY") if sieving.kind == "openai" else ("anthropic", "ANTHROPIC_API_KEY")
+        key_env = sieving.api_key_env or env
+        found.append(Paid(who="conversations judge", kind=maker, model=sieving.model, key_env=key_env, base_url=sieving.base_url))
     if isinstance(judge, ChatJudge):
         found.append(Paid(who="judge", kind=judge.kind, model=judge.model, key_env=judge.key_env, base_url=judge.base_url))
     return found

@@ -122,9 +122,7 @@ def settle_open(spender: Spender, keys: Collection[str], rhythm: Rhythm | None =
             _collect(spender, found, state.problem, rhythm)
         elif held:
             law = f"has {held} of these requests under way ({state.done} of {state.total} done): they must not be paid for twice"
-            raise Refused(
-                f"batch {found.remote}", law, "run it with --conversations.teacher.mode batch to wait for them, or come back later"
-            )
+            raise Refused(f"batch {found.remote}", law, "set mode batch (of the teacher or the judge) to wait for them, or come back later")
 
 
 def under_way(spender: Spender) -> set[str]:

@@ -271,8 +271,11 @@ def open_provider(
     effort: str = "low",
     cache: bool = True,
     chat_price: Price | None = None,
+    where: str = "conversations.teacher",
 ) -> Provider:
-    """The adapter of that kind. `chat_price`: of a chat-completions server that bills; without it the server must be one's own.
+    """The adapter of that kind, for the section `where`.
+
+    `chat_price`: of a chat-completions server that bills; without it the server must be one's own.
 
     Raises ConfigError: unknown or retired model, a public server without a price. ServiceError: no usable key in the environment variable.
     """
@@ -292,7 +295,7 @@ def open_provider(
             law = "must be this machine or a private network, or have a price: without one there is no cap"
             raise ConfigError("conversations.teacher.base_url", law, "set --conversations.teacher.usd_per_mtok [IN,OUT]", base_url)
         return OpenAIApi(model, chat_price or FREE, key or "none", base_url=base_url, effort=effort, chat=True)
-    price = prices.price(model, kind)
+    price = prices.price(model, kind, f"{where}.model")
     if not key:
         raise ServiceError(
             f"environment variable {key_env}", "must hold the provider's API key", f"export {key_env}=..., or use the offline teacher"

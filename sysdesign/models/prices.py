@@ -88,9 +88,8 @@ class PriceFile(Record):
     retired: dict[str, datetime.date]
     image: dict[Literal["anthropic", "openai"], Image]
 
-    def price(self, model: str, provider: str) -> Price:
-        """The price of a model. Raises ConfigError: retired, unknown, or another provider's."""
-        where = "conversations.teacher.model"
+    def price(self, model: str, provider: str, where: str = "conversations.teacher.model") -> Price:
+        """The price of a model; `where`: the setting that names it. Raises ConfigError: retired, unknown, or another provider's."""
         if model in self.retired:
             raise ConfigError(where, f"must not be a retired model ({self.retired[model]:%Y-%m-%d})", self._choices(provider), model)
         found = self.models.get(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from sysdesign.config.conversations import OfflineTeacherConfig, OpenAITeacherConfig
+from sysdesign.config.conversations import NoJudgeConfig, OfflineTeacherConfig, OpenAITeacherConfig
 from sysdesign.config.evaluate import ChatJudge
 from sysdesign.config.root import Config
 from sysdesign.graph import Record
@@ -19,6 +19,7 @@ GIB = 2**30
 SHARE_OF_SIZE = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7, "q4_k_m": 4.9}  # bits a weight
 K_QUANTS = ("q4_k_m", "q5_k_m", "q6_k")
 WORST_MEASURED, WORST_ESTIMATED = 1.5, 2.5  # times the expected minutes
+VERDICT_PROMPT, VERDICT_TOKENS = 600, 60  # prompt and visible reply of one verdict on a conversation; assumed
 JUDGE_TOKENS = (2200, 900)  # prompt and verdict of one comparison; assumed
 
 
@@ -90,9 +91,13 @@ def _conversations(config: Config, work: Work, machine: Machine, points: Points)
     minutes = work.conversations * points.cost("draft_cpu_s") / 60
     disk = work.conversations * points.cost("conversation_bytes") / 1e9
     teacher = config.conversations.teacher
+    judged, judged_worst, judge_hours, by = _verdicts(config, work, points)
     if isinstance(teacher, OfflineTeacherConfig):
-        how = f"{work.conversations:,} conversations by rules"
-        return Estimate(stage="conversations", minutes=minutes, worst_minutes=3 * minutes, disk_gb=disk, measured=True, how=how)
+        how = f"{work.conversations:,} conversations by rules{by}"
+        return Estimate(
+            stage="conversations", minutes=minutes + judge_hours * 60, worst_minutes=3 * minutes + 4 * judge_hours * 60, disk_gb=disk,
+            api_usd=judged, api_worst_usd=judged_worst, measured=not by, how=how,
+        )  # fmt: skip
     price = FREE
     if not (isinstance(teacher, OpenAITeacherConfig) and teacher.api == "chat"):
         price = read_prices().price(teacher.model, "openai" if isinstance(teacher, OpenAITeacherConfig) else "anthropic")
@@ -103,11 +108,26 @@ def _conversations(config: Config, work: Work, machine: Machine, points: Points)
     usd = (found.batch_cache if cached else found.batch) if batch else (found.live_cache if cached else found.live)
     wait, worst_wait = (points.cost("batch_hours"), 24.0) if batch else (found.hours_live, 4 * found.hours_live)
     how = f"{job.requests:,} requests to {teacher.model}, {'batch' if batch else 'live'}, {job.prefix}+{job.own} tokens in, {job.reply} out"
-    how += ", the first writes the cache" if cached else ""
+    how += (", the first writes the cache" if cached else "") + by
     return Estimate(
-        stage="conversations", minutes=minutes + wait * 60, worst_minutes=3 * minutes + worst_wait * 60, disk_gb=2 * disk, api_usd=usd,
-        api_worst_usd=found.worst_batch if batch else found.worst_live, how=how,
+        stage="conversations", minutes=minutes + (wait + judge_hours) * 60, worst_minutes=3 * minutes + (worst_wait + 4 * judge_hours) * 60,
+        disk_gb=2 * disk, api_usd=usd + judged, api_worst_usd=(found.worst_batch if batch else found.worst_live) + judged_worst, how=how,
     )  # fmt: skip
+
+
+def _verdicts(config: Config, work: Work, points: Points) -> tuple[float, float, float, str]:
+    """Dollars expected and at worst, hours, and words for a judge of every conversation; it reads what a teacher reads."""
+    judge = config.conversations.judge
+    if isinstance(judge, NoJudgeConfig):
+        return 0.0, 0.0, 0.0, ""
+    price = read_prices().price(judge.model, "openai" if judge.kind == "openai" else "anthropic", "conversations.judge.model")
+    own = request_tokens(config, points)[1] + VERDICT_PROMPT
+    reply = min(judge.max_tokens, round(VERDICT_TOKENS + points.request(f"thinking_{judge.effort}")))
+    job = Job(requests=work.conversations, prefix=0, own=own, reply=reply, max_tokens=judge.max_tokens)
+    found, by = quote(price, job, in_flight=judge.concurrency, reply_s=points.cost("api_reply_s")), f", judged by {judge.model}"
+    if judge.mode == "batch":
+        return found.batch, found.worst_batch, points.cost("batch_hours"), by
+    return found.live, found.worst_live, found.hours_live, by
 
 
 def teacher_job(config: Config, work: Work, points: Points) -> Job:
