@@ -49,11 +49,10 @@ class _Kept(Report):
         return "made"
 
 
-def run(inputs: Path, folder: Path, capsys: pytest.CaptureFixture[str], **changes: str) -> tuple[int, list[str]]:
-    """The exit code and what was printed on stderr, of the command on a store that holds the inputs. The base is a local folder of the
-    user's, so that damage to it is not the store's to find."""
-    flags = {**FLAGS, "runtime.store": str(folder / "store"), **changes}
-    config, store = resolve(Config, command.DEFAULT_PROFILE, {}), Store(folder / "store")
+def stocked(inputs: Path, root: Path) -> None:
+    """A store that holds the inputs under the default profile's keys. The base is a local folder of the user's, so that damage to it is
+    not the store's to find."""
+    config, store = resolve(Config, command.DEFAULT_PROFILE, {}), Store(root)
     made: dict[str, Artifact] = {}
     for name in ("base", "diagrams", "conversations", "dataset", "train"):
         stage = flow.find_stage(name)
@@ -67,7 +66,13 @@ def run(inputs: Path, folder: Path, capsys: pytest.CaptureFixture[str], **change
             return _Kept()
 
         made[name] = flow.run(stage, copied, config, store, {one: made[one] for one in stage.reads}, NullLog()).artifact
+
+
+def run(inputs: Path, folder: Path, capsys: pytest.CaptureFixture[str], **changes: str) -> tuple[int, list[str]]:
+    """The exit code of the command on these inputs, and the errors it printed."""
+    stocked(inputs, folder / "store")
     capsys.readouterr()
+    flags = {**FLAGS, "runtime.store": str(folder / "store"), **changes}
     words = [word for flag, value in flags.items() for word in (f"--{flag}", value)]
     try:
         command.main("export", "", words)
