@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import threading
 import traceback
@@ -156,8 +157,7 @@ def _enter(rank: Rank, meeting: Path, cuda: bool, work: Callable[[Rank, MetricLo
     if cuda:
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[rank.index] if seen else str(rank.index)
-    else:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     try:
         import torch
         import torch.distributed as dist
