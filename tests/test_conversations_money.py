@@ -267,7 +267,10 @@ def test_a_quote_adds_up_what_each_request_pays() -> None:
     for batch, found in ((False, quote(price, job).live_cache), (True, quote(price, job).batch_cache)):
         paid_for = price.cost(first, batch=batch, long=batch) + 9 * price.cost(later, batch=batch, long=batch)
         assert found * 1e6 == pytest.approx(paid_for, abs=10)
-    assert quote(price, job).batch_missed > quote(price, job).batch > quote(price, job).batch_cache
+    found, hits = quote(price, job), read_prices().batch_cache_hits["anthropic"]
+    assert found.hits == hits.fewest == 0.3 and "30% to 98%" in hits.source
+    missed = 7 * price.cost(first, batch=True, long=True) + 3 * price.cost(later, batch=True, long=True)
+    assert found.batch_missed * 1e6 == pytest.approx(missed, abs=10) and found.batch_missed > found.batch > found.batch_cache
 
 
 def test_malformed_replies_of_free_calls_are_one_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from sysdesign.errors import ConfigError, InputError
 from sysdesign.graph import Record
@@ -80,6 +80,14 @@ class Image(Record):
         return math.ceil(math.ceil(width / self.patch) * math.ceil(height / self.patch) * self.factor) + self.plus
 
 
+class Hits(Record):
+    """Shares of a batch's requests that read their prefix from the cache."""
+
+    fewest: float = Field(ge=0, le=1)
+    most: float = Field(ge=0, le=1)
+    source: str
+
+
 class PriceFile(Record):
     """The whole file."""
 
@@ -87,6 +95,7 @@ class PriceFile(Record):
     models: dict[str, Price]
     retired: dict[str, datetime.date]
     image: dict[Literal["anthropic", "openai"], Image]
+    batch_cache_hits: dict[str, Hits]
 
     def price(self, model: str, provider: str, where: str = "conversations.teacher.model") -> Price:
         """The price of a model; `where`: the setting that names it. Raises ConfigError: retired, unknown, or another provider's."""

@@ -16,8 +16,8 @@ class Job(Record):
     """Sizes in tokens, means over the job; `max_tokens` bounds a reply.
 
     `cold`: requests that write the prefix to the cache instead of reading it. One: the first call goes alone and live, and every
-    read renews the entry's life (5 minutes, an hour before a batch). A batch's machines may miss it all the same (Anthropic's page on
-    batch processing speaks of 30 to 98 % hits), so a quote names what the job costs if all of a batch does. `worst`: micro-dollars that
+    read renews the entry's life (5 minutes, an hour before a batch). A batch's machines may miss it all the same, so a quote names what
+    the job costs at the fewest hits that the price file holds for the provider. `worst`: micro-dollars that
     the ledger would reserve, live and batch, where the requests are known.
     """
 
@@ -37,7 +37,8 @@ class Quote(Record):
     live_cache: float
     batch: float
     batch_cache: float
-    batch_missed: float  # with cache, and no request of the batch finds it
+    batch_missed: float  # with cache, and as few requests of the batch find it as the provider warns of
+    hits: float  # that fewest share
     worst_live: float
     worst_batch: float
     hours_live: float
@@ -52,7 +53,7 @@ class Quote(Record):
             f"{job.requests} requests to {model}: about {job.prefix + job.own} tokens in, {job.reply} out each\n"
             f"  live          ${self.live:.2f} (with cache ${self.live_cache:.2f}), at worst ${self.worst_live:.2f}, "
             f"about {self.hours_live:.1f} h\n"
-            f"  batch         ${self.batch:.2f} (with cache ${self.batch_cache:.2f}, or ${self.batch_missed:.2f} if the batch misses it), "
+            f"  batch         ${self.batch:.2f} (with cache ${self.batch_cache:.2f}, or ${self.batch_missed:.2f} at {self.hits:.0%} hits), "
             f"at worst ${self.worst_batch:.2f}, within 24 h"
         )
 
@@ -75,24 +76,27 @@ def quote(price: Price, job: Job, *, in_flight: int = 8, reply_s: float = 12.0) 
         total = cold * write + (job.requests - cold) * read + job.requests * (job.own * price.input + job.reply * price.output)
         return total * (price.batch if batch else 1) / 1e6
 
+    hits = known.fewest if (known := read_prices().batch_cache_hits.get(price.provider)) is not None else 0.0
     worst = job.worst or (
         job.requests * price.worst(whole * 2, job.max_tokens, batch=False),
         job.requests * price.worst(whole * 2, job.max_tokens, batch=True, long=long),
     )
     return Quote(
         live=mean(False, None), live_cache=mean(False, job.cold), batch=mean(True, None), batch_cache=mean(True, job.cold),
-        batch_missed=mean(True, job.requests), worst_live=worst[0] / 1e6, worst_batch=worst[1] / 1e6,
+        batch_missed=mean(True, round((1 - hits) * job.requests)), hits=hits, worst_live=worst[0] / 1e6, worst_batch=worst[1] / 1e6,
         hours_live=job.requests * reply_s / max(1, in_flight) / 3600,
     )  # fmt: skip
 
 
 def cost_table(prices: PriceFile, job: Job = FULL_JOB) -> str:
     """Markdown: every priced model, cheapest first, for that job."""
+    fewest = ", ".join(f"{hit.fewest:.0%} ({provider})" for provider, hit in prices.batch_cache_hits.items())
     rows = [
         f"{job.requests:,} requests (500 diagrams x 4 conversations), {job.prefix + job.own:,} tokens in of which {job.prefix:,} shared, "
-        f"{job.reply:,} out; prices of {prices.as_of}, US dollars. Cached: the first request writes the shared part, the others read it.",
+        f"{job.reply:,} out; prices of {prices.as_of}, US dollars. Cached: the first request writes the shared part, the others "
+        f"read it; a batch may miss it, down to {fewest} hits.",
         "",
-        "| model | live | live + cache | batch | batch + cache | if the batch misses the cache | worst case, batch |",
+        "| model | live | live + cache | batch | batch + cache | batch + cache, fewest hits | worst case, batch |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for model, price in sorted(prices.models.items(), key=lambda item: quote(item[1], job).batch):
