@@ -4,7 +4,7 @@ The train stage plans with the card free; then another process (this file with -
 torch is told to use no more, so that a real out-of-memory error is raised in a step. The advised setting is then tried in the very same
 situation. Four layers of the 7B's width, random weights; the libraries' own forward as well, which has no plan.
 
-    python experiments/benchmarks/train_out_of_memory.py --out FOLDER [--leave 6]
+    python experiments/benchmarks/train_out_of_memory.py --out FOLDER [--leave 6] [--only plain]
 """
 
 from __future__ import annotations
@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--hog", type=float, default=0.0)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--attempt", default="")
+    parser.add_argument("--only", default="", help="fast, plain or limit")
     args = parser.parse_args()
     if args.hog:
         hog(args.hog)
@@ -147,7 +148,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         make_inputs(Path(scratch), tiny=False)
         for kind, how, plain in (("fast", "hog", False), ("plain", "hog", True), ("limit", "limit", False)):
-            settings: dict[str, Any] = {"backend": {"kind": "peft", "plain": plain}}
+            if args.only not in kind:
+                continue
+            settings: dict[str, Any] = {"backend": {"kind": "peft", "plain": plain}} | ({"batch": 24} if plain else {})
             for count in range(3):
                 runs.append(alone(args.out, Path(scratch), args.leave, f"{kind}-{count}", how, settings))
                 (args.out / "train_out_of_memory.json").write_text(json.dumps(runs, indent=1) + "\n")
