@@ -114,8 +114,9 @@ def distance(answers: Sequence[Answer], others: Sequence[np.ndarray], tie: float
         for step, row in zip(answer.steps, other, strict=True):
             tokens += 1
             agree += bool(row[allowed].max() - row[step.token] <= tie)
-            ids = np.fromiter(step.top, np.int64)
-            ours, theirs = np.fromiter(step.top.values(), np.float64), row[ids].astype(np.float64)
+            ids: np.ndarray = np.fromiter(step.top, np.int64)
+            ours: np.ndarray = np.fromiter(step.top.values(), np.float64)
+            theirs = row[ids].astype(np.float64)
             near = ours > FLOOR
             largest = max(largest, float(np.abs(ours - theirs)[near].max(initial=0.0)))
             divergences.append(_divergence(ours, theirs))

@@ -50,7 +50,7 @@ class Packed:
 
 def packed(samples: Sequence[Sample], image_token_id: int, pictures: Any) -> Packed:
     """Lay samples end to end. `pictures(sample)` gives (features, deep, pixels) of its pictures, see `features.py`."""
-    edges = np.cumsum([0, *(len(s.ids) for s in samples)])
+    edges: np.ndarray = np.cumsum([0, *(len(s.ids) for s in samples)])
     ids = np.concatenate([s.ids for s in samples])
     shifted = np.concatenate([np.append(s.labels[1:], IGNORED) for s in samples])
     keep = np.flatnonzero(shifted != IGNORED)
