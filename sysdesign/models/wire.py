@@ -42,10 +42,10 @@ def failed(where: str, error: Exception) -> ServiceError:
     status, law = status_of(error), f"must succeed ({said(error)})"
     if isinstance(error, PARSE) and status is None:
         return ServiceError(where, f"must be a reply of the provider's form ({said(error)})", "check the address, then run it again")
-    if status is None or status >= 500 or status in (408, 409, 429):
-        if not any(word in law.lower() for word in _CREDIT):
-            return Transient(where, law, "run it again later: paid replies are kept")
+    if status is not None and 400 <= status < 500 and any(word in law.lower() for word in _CREDIT):
         return Refused(where, law, "top up the account; what was paid is kept")
+    if status is None or status >= 500 or status in (408, 409, 429):
+        return Transient(where, law, "run it again later: paid replies are kept")
     return Refused(where, law, _DO.get(status, "read its reply; paid replies are kept"))
 
 
