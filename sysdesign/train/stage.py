@@ -119,7 +119,9 @@ def _train(
             way = memory.advice_unplanned(shape, cfg, had_gib=had, micro_tokens=used, longest=longest)
         else:
             way = memory.advice(plan, had, partial(_plan, share, folder, every, machine, fast))
-        raise LimitError("train", "every step must fit into the GPU's memory", way, " ".join(str(error).split())[:80]) from None
+        raise LimitError(
+            "train", "every step must fit into the GPU's memory", way, " ".join(str(error).partition(" GPU ")[0].split())[:80]
+        ) from None
     report = report_of(
         watch.moments, tuner, len(samples), len(skipped) + len(val_skipped), (time.monotonic() - started) / 60, machine, backend, plain
     )
