@@ -49,7 +49,7 @@ STAGES = {
         Stage(
             "conversations",
             ("diagrams",),
-            ("diagrams/seeds.v1.yaml", "conversations/teacher.v2.md", "conversations/judge.v1.md", "evaluate/headline.v1.yaml"),
+            ("diagrams/seeds.v1.yaml", "conversations/teacher.v3.md", "conversations/judge.v1.md", "evaluate/headline.v1.yaml"),
             version=2,
         ),
         Stage("dataset", ("conversations", "diagrams", "base"), ("student/system.v1.md", "evaluate/headline.v1.yaml"), version=2),

@@ -76,6 +76,8 @@ class Account:
     files: dict[str, str] = field(default_factory=dict)
     cache_reads: int = 0
     cache_writes: int = 0
+    active: int = 0  # slow replies under way
+    most_active: int = 0
 
 
 class ProviderServer:
@@ -244,7 +246,12 @@ class _Handler(BaseHTTPRequestHandler):
             if dropped or broken:
                 state.account.dropped[name] += 1
         if faults.slow_s:
+            with state.lock:
+                state.account.active += 1
+                state.account.most_active = max(state.account.most_active, state.account.active)
             threading.Event().wait(faults.slow_s)
+            with state.lock:
+                state.account.active -= 1
         if dropped:
             return self._cut()
         if broken:

@@ -95,7 +95,7 @@ def test_requests_carry_schema_cache_effort_and_some_pictures(tmp_path: Path, ki
     asked = json.loads(
         bodies[0]["messages"][0]["content"][-1]["text"] if kind == "anthropic" else bodies[0]["input"][0]["content"][-1]["text"]
     )
-    told = read_prompt("conversations/teacher.v2.md")  # the prompt names every field that is sent
+    told = read_prompt("conversations/teacher.v3.md")  # the prompt names every field that is sent
     assert all(f"`{field}`" in told for field in [*asked, *asked["tasks"][0]])
     if kind == "anthropic":
         assert all(b["system"][0]["cache_control"] == {"type": "ephemeral", "ttl": "5m"} for b in bodies)
@@ -105,6 +105,25 @@ def test_requests_carry_schema_cache_effort_and_some_pictures(tmp_path: Path, ki
         assert all(b["text"]["format"]["strict"] and b["reasoning"] == {"effort": "medium"} and b["store"] is False for b in bodies)
         pictures = [b for b in bodies if b["input"][0]["content"][0]["type"] == "input_image"]
     assert 0 < len(pictures) < len(bodies)
+
+
+def test_a_picture_that_disagrees_is_counted_and_its_conversation_rejected(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def auditor(text: str) -> str:
+        found = json.loads(echo(text))
+        if json.loads(text).get("picture_attached"):
+            asked.append(text)
+            found["disagrees"] = "The arrow to the cache is not drawn." if len(asked) == 1 else ""
+        return json.dumps(found)
+
+    with ProviderServer(Faults(reply=auditor)) as server:
+        _, kept, rejected = run(tmp_path, teacher("anthropic", server, mode="live"))
+        schemas = [b["output_config"]["format"]["schema"]["required"] for b in server.account.bodies]
+    assert [(r.reason, r.detail) for r in rejected] == [("picture_disagrees", "The arrow to the cache is not drawn.")] and len(kept) == 9
+    assert schemas.count(["turns", "disagrees"]) == len(asked) > 1
+    funnel = json.loads((tmp_path / "out" / "funnel.json").read_text())
+    assert funnel["audit"] == {"compared with their picture": len(asked), "disagreed": 1}
 
 
 def test_a_teacher_that_invents_is_caught(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,25 @@ def test_a_pilot_is_billed_first_and_the_rest_is_quoted_anew(
     (tmp_path / "dear").mkdir()
     with ProviderServer(Faults(reply=lambda text: "x" * 40_000)) as server, pytest.raises(LimitError, match="other 7 requests will cost"):
         run(tmp_path / "dear", teacher("anthropic", server, mode="batch"), budget_usd=0.03)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("remaining", "most"), [(2, 2), (40, 6)])
+def test_rate_limit_headers_bound_the_calls_under_way_and_the_bar_says_where_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, remaining: int, most: int
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with ProviderServer(Faults(remaining=remaining, slow_s=0.03)) as server:
+        spender = make(kind, server, tmp_path)
+        replies = purchase.buy(spender, ask(14), teacher(kind, server, concurrency=6), "live")
+        assert all(isinstance(a, Answer) for a in replies.values()) and 0 < server.account.most_active <= most
+        close(spender)
+    shown = sys.stderr.getvalue().rpartition("\r")[2]  # type: ignore[attr-defined]
+    assert "14/14" in shown and "rejected 0, spent $0.00, projected $0.00" in shown
 
 
 def test_the_readme_prints_the_table_that_the_code_computes() -> None:

@@ -17,7 +17,7 @@ from sysdesign.prompts import headline_prompts, lock_new, prompt_hashes, read_pr
 
 SEEDS = seed_prompts()
 HEADLINE = {prompt.id[:3]: prompt for prompt in headline_prompts()}
-TEXTS = ("student/system.v1.md", "conversations/teacher.v2.md", "evaluate/judge.v1.md")
+TEXTS = ("student/system.v1.md", "conversations/teacher.v3.md", "conversations/judge.v1.md", "evaluate/judge.v1.md")
 
 
 @pytest.fixture

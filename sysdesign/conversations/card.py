@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from sysdesign.conversations.sieve import Sieved
 
 
-def card(result: Sieved, note: str, seed: int, verdicts: Mapping[str, int]) -> str:
+def card(result: Sieved, note: str, seed: int, verdicts: Mapping[str, int], audit: Mapping[str, int]) -> str:
     """Markdown: where the texts come from, what was dropped and why, how varied the rest is, one sample a family."""
     turns = [t for c in result.kept for t in c.turns]
     families, structures = Counter(t.family for t in turns), Counter(t.structure for t in turns)
@@ -30,6 +30,7 @@ def card(result: Sieved, note: str, seed: int, verdicts: Mapping[str, int]) -> s
         "",
         *(["| reason | rejected |", "| --- | --- |", *(f"| {r} | {n} |" for r, n in result.reasons.items()), ""] if result.reasons else []),
         *([f"Verdicts of the judge: {', '.join(f'{name} {count}' for name, count in verdicts.items())}.", ""] if verdicts else []),
+        *([f"Audit of a live teacher: {', '.join(f'{name} {count}' for name, count in audit.items())}.", ""] if audit else []),
         "## Variety",
         "",
         f"Distinct-2 of the answers {result.distinct_2:.3f}; the most used skeleton answers {result.largest_skeleton} of "

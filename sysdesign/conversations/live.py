@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,22 @@ REPLY_SCHEMA: dict[str, Any] = {
     "required": ["turns"],
     "additionalProperties": False,
 }
+# With the picture attached, the teacher also says where it contradicts the data.
+AUDIT_SCHEMA: dict[str, Any] = REPLY_SCHEMA | {
+    "properties": {**REPLY_SCHEMA["properties"], "disagrees": {"type": "string"}},
+    "required": ["turns", "disagrees"],
+}
 Teacher = ClaudeTeacherConfig | OpenAITeacherConfig
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a teacher made of the drafts. `audited`: replies that saw the picture; `spent_usd`: committed in the ledger by now."""
+
+    made: list[Conversation]
+    lost: list[Rejected]
+    spent_usd: float
+    audited: int
 
 
 def rewrite(
@@ -51,8 +67,8 @@ def rewrite(
     folder: Path,
     runtime: RuntimeConfig,
     after: str = "",
-) -> tuple[list[Conversation], list[Rejected], float]:
-    """The drafts in the teacher's words, the drafts it could not word, and the dollars that are now committed in the ledger.
+) -> Written:
+    """The drafts in the teacher's words, as far as it could word them.
 
     `after`: what the quote says at its end.
 
@@ -86,7 +102,9 @@ def rewrite(
         mode, counts = "batch" if cfg.mode == "batch" and kind != "chat" else "live", kind != "chat"
         replies = acquire(Spender(provider, ledger), requests, visible, cfg, runtime, mode, count_prefix=counts, after=after)
         made, lost = read_all(drafts, replies, diagrams, f"{cfg.model}+rules-v1", provider.name)
-        return made, lost, ledger.totals().committed / 1e6
+        with_picture = {name for name, request in requests.items() if request.images}
+        audited = sum(isinstance(replies.get(name), Answer) for name in with_picture)
+        return Written(made=made, lost=lost, spent_usd=ledger.totals().committed / 1e6, audited=audited)
     finally:
         ledger.close()
         provider.close()
@@ -102,7 +120,7 @@ def chat_price(cfg: OpenAITeacherConfig) -> Price | None:
 
 def shared_prefix(drafts: Sequence[Conversation]) -> str:
     """The teacher's prompt, the rule behind each kind of question, and drafts as examples, up to a cacheable length."""
-    lines = [read_prompt("conversations/teacher.v2.md"), "", "# How each kind of question is answered", ""]
+    lines = [read_prompt("conversations/teacher.v3.md"), "", "# How each kind of question is answered", ""]
     lines += [f"- {name}: {' '.join((family.__doc__ or '').split())}" for name, family in FAMILIES.items()]
     lines += ["", "# Examples of drafts", ""]
     text, seen = "\n".join(lines) + "\n", set()
@@ -129,11 +147,12 @@ def order(draft: Conversation, diagram: DiagramRecord | None, folder: Path, pref
     ]
     data: dict[str, Any] = ({} if diagram is None else seen_graph(diagram)) | {"tasks": tasks}
     images: tuple[Path, ...] = ()
+    schema = REPLY_SCHEMA
     if diagram is not None and int(hashlib.sha256(draft.id.encode()).hexdigest()[:8], 16) / 2**32 < cfg.image_share:
-        images = (folder / diagram.image,)
-    return Request(
-        prefix=prefix, text=json.dumps(data, ensure_ascii=False), images=images, reply_schema=REPLY_SCHEMA, max_tokens=cfg.max_tokens
-    )
+        images, schema = (folder / diagram.image,), AUDIT_SCHEMA
+        data = {"picture_attached": True} | data
+    text = json.dumps(data, ensure_ascii=False)
+    return Request(prefix=prefix, text=text, images=images, reply_schema=schema, max_tokens=cfg.max_tokens)
 
 
 def seen_graph(diagram: DiagramRecord) -> dict[str, Any]:
@@ -195,11 +214,15 @@ def read(
     if reply.finish != "stop":
         return bad("refusal" if reply.finish == "refusal" else "cut_off", reply.finish)
     try:
-        said = [(int(t["task"]), str(t["question"]), str(t["answer"])) for t in json.loads(reply.text)["turns"]]
-    except (ValueError, KeyError, TypeError) as error:
+        found = json.loads(reply.text)
+        said = [(int(t["task"]), str(t["question"]), str(t["answer"])) for t in found["turns"]]
+        disagrees = str(found.get("disagrees", "")).strip()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return bad("format", f"not the asked JSON: {error!r}")
     if [task for task, _, _ in said] != list(range(1, len(draft.turns) + 1)):
         return bad("format", f"tasks {[task for task, _, _ in said]} for {len(draft.turns)} asked")
+    if disagrees:
+        return bad("picture_disagrees", disagrees)
     known = (
         [c.name for c in diagram.graph.components] + [z.name for z in diagram.graph.zones] + [f.name for f in diagram.graph.flows]
         if diagram

@@ -70,12 +70,16 @@ def conversations(
     judge = open_judge(cfg, records, runtime)
     spent_usd = None
     lost: list[Rejected] = []
+    audit: dict[str, int] = {}
     if isinstance(cfg.teacher, OfflineTeacherConfig):
         made = drafts
     else:
         from sysdesign.conversations.live import rewrite
 
-        made, lost, spent_usd = rewrite(cfg.teacher, drafts, records, diagrams.path, runtime, judge.expect(drafts) if judge else "")
+        written = rewrite(cfg.teacher, drafts, records, diagrams.path, runtime, judge.expect(drafts) if judge else "")
+        made, lost, spent_usd = written.made, written.lost, written.spent_usd
+        disagreed = sum(r.reason == "picture_disagrees" for r in lost)
+        audit = {"compared with their picture": written.audited, "disagreed": disagreed}
     result = sieve(made, records, {s.id: s for s in seeds}, held_out, cfg, judge)
     spent_usd = judge.spent_usd if judge and judge.spent_usd is not None else spent_usd
     if not result.kept:
@@ -95,10 +99,12 @@ def conversations(
         **result.funnel,
         "reasons": {**result.reasons, **({"not_written": len(lost)} if lost else {})},
     }
+    if audit:
+        funnel["audit"] = audit
     if judge:
         funnel["verdicts"] = judge.counts
     (out / "funnel.json").write_text(json.dumps(funnel, indent=2) + "\n", encoding="utf-8")
-    (out / "card.md").write_text(card(result, report.note(), seed, judge.counts if judge else {}), encoding="utf-8")
+    (out / "card.md").write_text(card(result, report.note(), seed, judge.counts if judge else {}, audit), encoding="utf-8")
     log.metrics(report.metrics())
     log.file(out / "card.md")
     return report
