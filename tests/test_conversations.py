@@ -310,6 +310,14 @@ def test_foreign_names() -> None:
     assert bare("[[Order DB]] is full") == "Order DB is full"
 
 
+def test_a_name_that_begins_another_has_its_own_box() -> None:
+    boxes = {"Game Server Store": [11, 500, 98, 667], "Game Server": [109, 267, 196, 433]}
+    text = "Game Server Store: (11,500),(98,667)\nGame Server: (109,267),(196,433)"
+    turn = _turn(text, family="locate", check=Check(kind="boxes", expected=boxes))
+    assert problem(turn, None, (), 2000) is None
+    assert problem(turn.model_copy(update={"answer": text.replace("109", "110")}), None, (), 2000) is not None
+
+
 def test_numbers_match_at_the_printed_precision() -> None:
     assert [p for p, _, _ in printed_numbers("1. First 1,875 req/s\n2) then 0.98 and 12.5 % of 3k")] == ["1,875", "0.98", "12.5 %", "3k"]
     assert states("at 98.003 % of the time", Fact(name="a", value=0.98003, rule="r"))

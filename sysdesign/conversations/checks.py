@@ -160,8 +160,9 @@ def _block(turn: Turn) -> Problem | None:
     """The literal answer, parsed back, must be the expected graph or boxes."""
     if turn.check.kind == "boxes":
         for name, box in turn.check.expected.items():
-            at = turn.answer.find(name)
-            numbers = [int(n) for n in re.findall(r"\d+", turn.answer[at + len(name) :])[:4]] if at >= 0 else []
+            # "Game Server: (1,2)" is not the box of "Game Server Store": no other name may begin with what is looked for
+            at = re.search(rf"(?<!\w){re.escape(name)}(?! ?\w)", turn.answer)
+            numbers = [int(n) for n in re.findall(r"\d+", turn.answer[at.end() :])[:4]] if at else []
             if numbers != list(box):
                 return Problem(reason="wrong_block", detail=f"box of {name}")
         return None

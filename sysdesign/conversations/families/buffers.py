@@ -55,7 +55,7 @@ def cache_load(view: View, pen: Pen) -> Asked | None:
             (f"[The miss ratio is|Misses are] 1 - {pen.n(hit)} = {pen.n(1 - hit)}.",),
             (f"{pen.n(before)} x {pen.n(1 - hit)} = {pen.n(behind, 'req/s')}.",),
         ),
-        trap=("[The hit ratio|Hits] [never reaches|do not reach] the store[; use the misses|].",),
+        trap=("Hits [never|do not] reach the store[; use the misses|].",),
         so=(f"[A cold|An empty] {name} [would pass|passes] all {pen.n(before)} to {dst}.",),
     )
 

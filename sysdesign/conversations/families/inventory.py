@@ -24,6 +24,7 @@ def inventory_count(view: View, pen: Pen) -> Asked | None:
     facts.add(f"number of {what}", count)
     names = pen.names(c.name for c in graph.components)
     boxes = "[components|boxes|system components]" if what == "components" else what
+    found = boxes if count != 1 else what.removesuffix("s")
     steps: tuple[tuple[str, ...], ...] = ()
     if what == "components":
         facts.add("components", [c.name for c in graph.components])
@@ -38,10 +39,10 @@ def inventory_count(view: View, pen: Pen) -> Asked | None:
         facts=facts.all(),
         check=Check(kind="number", expected=count, tolerance=0.0),
         lead=(
-            f"[The {PICTURE} shows|There are|I count|The {PICTURE} has] {count} {boxes}.",
-            f"[Counting them gives|In all there are|The count is] {count} {boxes}.",
+            f"[The {PICTURE} shows|There {'is' if count == 1 else 'are'}|I count|The {PICTURE} has] {count} {found}.",
+            f"[Counting them gives|In all there {'is' if count == 1 else 'are'}|The count is] {count} {found}.",
         ),
-        short=(f"{count}", f"{count} {boxes}"),
+        short=(f"{count}", f"{count} {found}"),
         steps=steps,
         trap=("[Legend entries and zone frames|Zones and labels|Frames and text labels] are not [counted|components].",),
     )
@@ -81,7 +82,11 @@ _ATTRIBUTES = {
     "technology": (
         "technology",
         "",
-        ("What [technology|product] [is|does] {n} [built on|run on|use]?", "Which technology [stands behind|implements|powers] {n}?"),
+        (
+            "What [technology|product] is {n} [built on|made of]?",
+            "What [technology|product] does {n} [use|run on]?",
+            "Which technology [stands behind|implements|powers|runs] {n}?",
+        ),
     ),
     "replicas": (
         "replicas",
