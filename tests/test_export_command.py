@@ -175,3 +175,7 @@ def test_tied_embeddings_are_certified(inputs: Path, tmp_path: Path, tracking_ur
     assert run(inputs, tmp_path, capsys) == (0, [])
     made = next((tmp_path / "store").glob("export-*"))
     assert json.loads((made / "parity.json").read_text())["passed"] is True
+    from gguf import GGUFReader
+
+    said = GGUFReader(made / "gguf" / "model-q4_k_m.gguf").fields
+    assert said["general.base_model.0.name"].contents() == "model"  # the folder's name, not its path

@@ -130,7 +130,8 @@ def _picture_policy(dataset: Artifact, base: Artifact) -> PicturePolicy:
 
 def _origin(base: Artifact, train: Artifact, dataset: Artifact, folder: Path) -> Origin:
     about = read_base(base)
-    name = about.name if about.kind == "hub" else f"{about.kind}-{about.family}"
+    named = {"hub": about.name, "folder": Path(about.name).name}  # where a folder lies on this machine is nobody's business
+    name = named.get(about.kind, f"{about.kind}-{about.family}")
     return Origin(
         name="sysdesign " + name.rpartition("/")[2], base=name, base_revision=about.revision, license=_license(folder),
         adapter_sha256=train.digest, training_key=train.key, dataset_sha256=dataset.digest,
