@@ -83,6 +83,14 @@ def test_a_flag_may_not_fix_an_axis_and_may_change_the_budget() -> None:
         read_spec(Path("experiments/none.yaml"), {})
 
 
+def test_several_gpus_a_trial_go_with_what_training_itself_reports() -> None:
+    spec, flags = read_spec(ROOT / "experiments/rehearsal.yaml", {}), {"runtime.devices": "2"}
+    with pytest.raises(ConfigError, match="cannot be asked questions while it trains.*pruning.metric to train/val_loss"):
+        check(spec, flags, sweep.metrics)
+    by_loss = read_spec(ROOT / "experiments/rehearsal.yaml", {"pruning.metric": "train/val_loss"})
+    assert check(by_loss, flags, sweep.metrics).runtime.devices == 2
+
+
 def test_an_axis_may_be_a_block_and_reaches_the_trial_whole() -> None:
     spec = read_spec(ROOT / "experiments/resolution.yaml", {})
     flags = merge(spec, {}, {"dataset.picture": {"min_tokens": 256, "max_tokens": 384}, "train.lora.rank": 32})

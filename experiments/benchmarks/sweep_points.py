@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.sweep_points [FOLDER]
 
-Settings are those of experiments/rehearsal.yaml; data and base are made once in FOLDER (default artifacts). Each trial is the train
+Settings are those of sweep_points.yaml beside this file; data and base are made once in FOLDER (default artifacts). Each trial is the train
 stage itself, in this process. Adds to experiments/reports/sweep_points.jsonl what is not in it yet, so that it can be stopped.
 """
 
@@ -29,7 +29,7 @@ from sysdesign.records import NullLog
 from sysdesign.sweep.spec import merge, read_spec
 
 ROOT = Path(__file__).parents[2]
-SPEC, POINTS = ROOT / "experiments/rehearsal.yaml", ROOT / "experiments/reports/sweep_points.jsonl"
+SPEC, POINTS = ROOT / "experiments/benchmarks/sweep_points.yaml", ROOT / "experiments/reports/sweep_points.jsonl"
 RANK, RATE = "train.lora.rank", "train.learning_rate"
 RATES, SEEDS = 8, 4  # rates of each rank; seeds of the repeated ones
 

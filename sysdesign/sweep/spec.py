@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from sysdesign.config.root import Config
-from sysdesign.config.sweep import Axis, Choice, SweepSpec
+from sysdesign.config.sweep import INTERIM, Axis, Choice, SweepSpec
 from sysdesign.errors import ConfigError
 from sysdesign.profiles import fields, resolve
 
@@ -74,6 +74,11 @@ def check(spec: SweepSpec, flags: Mapping[str, str], metrics: Callable[[Config],
     _require(f"{spec.name}: objective.metric", spec.objective.metric, ends, "at a trial's end")
     if rung:
         _require(f"{spec.name}: pruning.metric", rung, reports, "while a trial trains")
+        if base.runtime.devices > 1 and rung.startswith(INTERIM):
+            do = "set pruning.kind to none, or pruning.metric to train/val_loss"
+            raise ConfigError(
+                "--runtime.devices", "a trial on several GPUs cannot be asked questions while it trains", do, base.runtime.devices
+            )
         every, steps = base.train.eval_steps, base.train.max_steps
         if not every or 0 < steps <= every:
             do = f"set train.eval_steps below train.max_steps ({steps})" if steps else "set train.eval_steps"
