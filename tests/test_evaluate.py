@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ import pytest
 
 from sysdesign.config.evaluate import EvaluateConfig, Gate
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.errors import ArtifactError, ServiceError
+from sysdesign.errors import ArtifactError, LimitError, ServiceError
+from sysdesign.evaluate.ask import ask
 from sysdesign.evaluate.contestants import Contestant
 from sysdesign.evaluate.controls import control_items
 from sysdesign.evaluate.items import Item, slices_of
 from sysdesign.evaluate.leaks import Leak
 from sysdesign.evaluate.measure import EvaluateReport, measure, metric_names, scorable
 from sysdesign.graph import Architecture, Component, Edge, Zone
-from sysdesign.models.chat import ChatModel, Message
+from sysdesign.models.chat import ChatModel, Message, TooLong
 from sysdesign.models.scripted import Scripted
 from sysdesign.prompts import Rubric
 from sysdesign.records import Check
@@ -226,3 +228,42 @@ def test_the_page_escapes_answers(tmp_path: Path) -> None:
     run(tmp_path, [contestant("base", knowing(items)), contestant("tuned", lambda messages: nasty)], items)
     page = (tmp_path / "out/report.html").read_text()
     assert "<script>alert" not in page and "<img src=x" not in page and "&lt;script&gt;" in page
+
+
+def test_a_question_that_does_not_fit_is_counted_and_the_others_are_asked(tmp_path: Path) -> None:
+    items = probes(tmp_path, 4)
+    healthy = knowing(items)
+
+    def short(messages: Sequence[Message]) -> str:
+        if "(picture 2)" in messages[-1].text:
+            raise TooLong("server", "the question must fit the context", "give the server a larger context", "9 of 8 tokens")
+        return healthy(messages)
+
+    run(tmp_path, [contestant("base", healthy), contestant("tuned", short)], items, headline=[])
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert scores["unasked"]["base"] == 0 and scores["unasked"]["tuned"] >= 3
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Questions that did not fit the context" in page and "does not fit the context: 9 of 8 tokens" in page
+
+    def full(messages: Sequence[Message]) -> str:
+        raise TooLong("server", "the question must fit the context", "give the server a larger context", "9 of 8 tokens")
+
+    with pytest.raises(LimitError, match=r"context_tokens.*none of the 12 probes fits for the tuned model"):
+        run(tmp_path, [contestant("base", healthy), contestant("tuned", full)], items, headline=[], cache=tmp_path / "other")
+
+
+def test_a_model_that_answers_one_question_at_a_time_sees_each_picture_once(tmp_path: Path) -> None:
+    items, seen = probes(tmp_path, 3), []
+    for number, item in enumerate(items):  # the pictures alternate
+        own = tmp_path / f"{number % 3}.png"
+        own.write_bytes(picture(tmp_path).read_bytes())
+        items[number] = item.model_copy(update={"messages": (item.messages[-1].model_copy(update={"images": (own,)}),)})
+
+    def looking(messages: Sequence[Message]) -> str:
+        seen.append(messages[-1].images)
+        return "3"
+
+    model, limits = Scripted(looking, name="m"), {"probe": 8, "headline": 8}
+    asked = ask(model, "digest", items, cache=tmp_path / "cache", settings={}, limits=limits, seed=0, label="m")
+    assert len(asked.answers) == len(items) == 9
+    assert sum(a != b for a, b in pairwise(seen)) == 2

@@ -10,7 +10,7 @@ import pytest
 
 from sysdesign.errors import ArtifactError, ServiceError, ToolError
 from sysdesign.models.batch import Batched, reply_all
-from sysdesign.models.chat import ChatModel, Message
+from sysdesign.models.chat import ChatModel, Message, TooLong
 from sysdesign.models.llamacpp import serve
 from sysdesign.models.local import Local
 from sysdesign.models.openai_http import LLAMACPP, OpenAiHttp, data_url
@@ -109,7 +109,7 @@ def test_unreachable_refusing_and_keyless_servers_are_one_line(
         OpenAiHttp("http://127.0.0.1:9/v1", "x", timeout_s=2).reply(TEXT, max_tokens=1, seed=0)
     server = models("openai_http")
     assert isinstance(server, OpenAiHttp)
-    with pytest.raises(ServiceError, match="must accept the request"):
+    with pytest.raises(TooLong, match="must fit the context.*exceeds the available context size"):
         server.reply([Message(role="user", text="too long " * 3_000)], max_tokens=1, seed=0)
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(ServiceError, match="NO_SUCH_KEY"):

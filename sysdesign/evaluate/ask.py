@@ -3,6 +3,9 @@
 An answer is addressed by the digest of the weights, the conversation (text and picture bytes) and the settings, so a killed
 evaluation goes on where it stopped and the base is measured once for all the models tuned from it. The cache lies beside the
 artefacts and changes no result: under the same address the same greedy answer would be given again.
+
+A model that answers one question at a time is asked about one picture after the other, questions with the same first words next to each
+other: a server that keeps what it read last reads the system prompt once and each picture once.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,15 +23,16 @@ from tqdm import tqdm
 from sysdesign.evaluate.items import Item
 from sysdesign.graph import Record
 from sysdesign.models.batch import reply_all
-from sysdesign.models.chat import ChatModel
+from sysdesign.models.chat import ChatModel, Message, Reply, TooLong
 
 
 class Answer(Record):
-    """What a model said. `cut`: it ran into the token limit."""
+    """What a model said. `cut`: it ran into the token limit. `unasked`: why it could not be asked this; it then said nothing."""
 
     text: str
     cut: bool = False
     tokens: int | None = None
+    unasked: str = ""
 
 
 class Asked(Record):
@@ -63,24 +67,45 @@ def ask(
 ) -> Asked:
     """Ask what is not yet known. `limits`: most tokens by set ("probe", "headline"; controls count as probes).
 
-    Raises ServiceError when the model goes away; what was answered until then is kept.
+    A question that does not fit the context gets an empty answer with the reason. Raises ServiceError when the model goes away; what was
+    answered until then is kept.
     """
     known = recall(cache, digest, items, settings, limits)
     missing = [index for index, answer in enumerate(known) if answer is None]
     bar = tqdm(total=len(missing), desc=label, unit="answer", disable=None if missing else True, mininterval=1.0)
     with bar:
         for limit in sorted({_limit(items[index], limits) for index in missing}):
-            # equal lengths together: a batch takes as long as its longest member
-            group = sorted(
-                (i for i in missing if _limit(items[i], limits) == limit), key=lambda i: (len(items[i].images), len(items[i].question), i)
-            )
-            for position, reply in reply_all(model, [items[i].messages for i in group], max_tokens=limit, seed=seed):
+            group = _order([i for i in missing if _limit(items[i], limits) == limit], items, getattr(model, "group", 1))
+            for position, answer in _answers(model, [items[i].messages for i in group], limit, seed):
                 index = group[position]
-                answer = Answer(text=reply.text, cut=reply.finish == "length", tokens=reply.output_tokens)
                 known[index] = answer
                 _store(_file(cache, address(digest, items[index], settings | {"max_tokens": limit})), answer)
                 bar.update()
     return Asked(answers=tuple(answer for answer in known if answer is not None), fresh=len(missing), seconds=bar.format_dict["elapsed"])
+
+
+def _order(indices: Sequence[int], items: Sequence[Item], together: int) -> list[int]:
+    """Equal lengths together for a batch, which takes as long as its longest member; else what begins alike."""
+    if together > 1:
+        return sorted(indices, key=lambda i: (len(items[i].images), len(items[i].question), i))
+    return sorted(indices, key=lambda i: (*((m.role, m.images, m.text) for m in items[i].messages), (str(i),)))
+
+
+def _answers(model: ChatModel, conversations: Sequence[Sequence[Message]], limit: int, seed: int) -> Iterator[tuple[int, Answer]]:
+    if getattr(model, "group", 1) > 1:
+        for position, reply in reply_all(model, conversations, max_tokens=limit, seed=seed):
+            yield position, _answer(reply)
+        return
+    for position, conversation in enumerate(conversations):
+        try:
+            answer = _answer(model.reply(conversation, max_tokens=limit, seed=seed))
+        except TooLong as error:
+            answer = Answer(text="", unasked=f"does not fit the context: {error.got}")
+        yield position, answer
+
+
+def _answer(reply: Reply) -> Answer:
+    return Answer(text=reply.text, cut=reply.finish == "length", tokens=reply.output_tokens)
 
 
 def _limit(item: Item, limits: dict[str, int]) -> int:

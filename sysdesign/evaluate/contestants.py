@@ -1,8 +1,9 @@
 """Artefacts -> the models that are compared, each with the digest of its weights and a way to open it.
 
 Through llama.cpp the very files that ship are asked, and the base in the same quantisation in the same runtime; through transformers
-the adapter on its base. A served model answers one question at a time, so on a CPU both servers run side by side on half
-the cores each: faster than one after the other, and no answer depends on what else was asked.
+the adapter on its base. A served model answers one question at a time, so on a CPU both servers run side by side on half the cores each:
+faster than one after the other. What a question shares with the one before it, the picture above all, is read once; only the last bits
+of an answer's probabilities may depend on that, and the order of the questions is fixed.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _served(role: str, export: Artifact, file: str, bundle: Bundle, cfg: Evaluat
     @contextmanager
     def opened(threads: int) -> Iterator[ChatModel]:
         from sysdesign.models.llamacpp import serve
-        from sysdesign.models.openai_http import LLAMACPP, OpenAiHttp
+        from sysdesign.models.openai_http import LLAMACPP_REUSE, OpenAiHttp
 
         bounds = bundle.policy
         with serve(
@@ -108,8 +109,9 @@ def _served(role: str, export: Artifact, file: str, bundle: Bundle, cfg: Evaluat
             min_image_tokens=bounds.min_tokens,
             max_image_tokens=bounds.max_tokens,
             gpu=runtime.device != "cpu",
+            reuse=True,
         ) as url:
-            model = OpenAiHttp(url, "sysdesign", name=f"{role}:{text.name}", extra=LLAMACPP)
+            model = OpenAiHttp(url, "sysdesign", name=f"{role}:{text.name}", extra=LLAMACPP_REUSE)
             try:
                 yield model
             finally:

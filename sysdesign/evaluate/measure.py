@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
-from sysdesign.errors import ArtifactError
+from sysdesign.errors import ArtifactError, LimitError
 from sysdesign.evaluate.ask import Answer, ask, recall
 from sysdesign.evaluate.bootstrap import spend
 from sysdesign.evaluate.contestants import Contestant, cores, fits_side_by_side
@@ -68,7 +68,8 @@ def measure(
 ) -> EvaluateReport:
     """Ask every model, score, decide, write. Leaked items are left out of every score and still count against promotion.
 
-    Raises ArtifactError when no probe is left; ServiceError when a model goes away, with all answers so far kept in `cache`.
+    Raises ArtifactError when no probe is left; LimitError when no probe fits the context; ServiceError when a model goes away, with all
+    answers so far kept in `cache`.
     """
     leaked = {leak.id for leak in leaks}
     probes = [item for item in probes if item.id not in leaked]
@@ -78,6 +79,7 @@ def measure(
         raise ArtifactError("probes.jsonl", law, "run dataset again with another seed, or with more diagrams")
     items = [*probes, *headline, *control_items(probes, cfg.controls, seed)]
     answers = _ask_all(models, items, cfg, runtime, cache)
+    unasked = _unasked(answers, len(probes), cfg)
     predictions = [_predict(model.role, item, answer) for model in models for item, answer in zip(items, answers[model.role], strict=True)]
     summary = summarise(predictions, [model.role for model in models], alphas=(cfg.gate.alpha,), draws=TABLE_DRAWS, seed=seed)
     judgement = _judge(judge_with, headline, predictions, cfg) if judge_with else None
@@ -96,6 +98,7 @@ def measure(
         "summary": summary.model_dump(mode="json"),
         "leaks": [leak.model_dump(mode="json") for leak in leaks],
         "unscorable": list(unscorable),
+        "unasked": unasked,
         "judge": judgement.model_dump(mode="json") if judgement else "not run",
         **(_library_scores(predictions, items) if cfg.library_scores else {}),
     }
@@ -137,7 +140,9 @@ def _ask_all(
 ) -> dict[str, tuple[Answer, ...]]:
     limits = {"probe": cfg.probe_tokens, "headline": cfg.headline_tokens}
     settings: dict[str, object] = {"through": cfg.through, "context": cfg.context_tokens, "decoding": "greedy"}
-    if cfg.through == "transformers":
+    if cfg.through == "llamacpp":
+        settings["prompt"] = "reused"
+    else:
         settings |= {"precision": cfg.precision, "group": cfg.group}
     together = cfg.through == "llamacpp" and fits_side_by_side(list(models), runtime)
     threads = max(1, cores(runtime) // len(models)) if together else cores(runtime)
@@ -153,6 +158,15 @@ def _ask_all(
 
     with ThreadPoolExecutor(len(models) if together else 1) as pool:
         return dict(zip((model.role for model in models), pool.map(one, models), strict=True))
+
+
+def _unasked(answers: Mapping[str, Sequence[Answer]], probes: int, cfg: EvaluateConfig) -> dict[str, int]:
+    """How many questions did not fit, by model. Raises LimitError when that is every probe: nothing would be measured."""
+    for role, given in answers.items():
+        if all(answer.unasked for answer in given[:probes]):
+            law = f"must hold a question: none of the {probes} probes fits for the {role} model ({given[0].unasked})"
+            raise LimitError("evaluate.context_tokens", law, "raise it", cfg.context_tokens)
+    return {role: sum(bool(answer.unasked) for answer in given) for role, given in answers.items()}
 
 
 def _predict(role: str, item: Item, answer: Answer) -> Prediction:
@@ -174,8 +188,9 @@ def _predict(role: str, item: Item, answer: Answer) -> Prediction:
         check=item.check,
         value=found.value,
         parts=found.parts,
-        faults=found.faults,
+        faults=(answer.unasked,) if answer.unasked else found.faults,
         cut=answer.cut,
+        unasked=answer.unasked,
     )
 
 

@@ -90,12 +90,14 @@ def _top(summary: Summary, verdict: Verdict, result: dict[str, Any]) -> str:
     names = ", ".join(f"{name_of(m['role'])}: {escape(m['name'])}" for m in result["models"])
     reasons = "".join(f"<li>{escape(reason)}</li>" for reason in verdict.reasons)
     score = next((row for row in summary.metrics if row.name == "score"), None)
+    unasked = "; ".join(f"{name_of(role)} {count}" for role, count in result.get("unasked", {}).items() if count)
+    short = f"<p><b>Questions that did not fit the context</b>, counted as unanswered: {unasked}</p>" if unasked else ""
     lead = ""
     if score:
         lead = " · ".join(f"<b>{name_of(role)}</b> {figure(found, 'score')}" for role, found in score.estimates.items())
     return (
         f"<h1>Is the tuned model better? <span class='badge {verdict.verdict}'>{verdict.verdict}</span></h1><p class=soft>{names}</p>"
-        f"<div class=card><p>Probe score: {lead}</p><ul>{reasons}</ul><p class=soft>{escape(capital(verdict.power))}. "
+        f"<div class=card><p>Probe score: {lead}</p>{short}<ul>{reasons}</ul><p class=soft>{escape(capital(verdict.power))}. "
         f"Attempt {verdict.attempt} on these questions, so the error rate is {verdict.alpha:.2%}.</p></div>"
     )
 

@@ -137,7 +137,7 @@ def answer_card(prediction: Prediction) -> str:
     value = "unscored" if prediction.value is None else f"{prediction.value:.2f}"
     kind = "soft" if prediction.value is None else "good" if prediction.value > 0.99 else "bad" if prediction.value < 0.5 else "unsure"
     faults = f"<p class=soft><small>{escape('; '.join(prediction.faults))}</small></p>" if prediction.faults else ""
-    text = escape(prediction.answer) or "<span class=soft>(no answer)</span>"
+    text = escape(prediction.answer) or f"<span class=soft>({'not asked' if prediction.unasked else 'no answer'})</span>"
     role = prediction.model
     name = name_of(role)
     return (

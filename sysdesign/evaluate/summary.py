@@ -43,6 +43,7 @@ class Prediction(Record):
     parts: dict[str, float] = {}
     faults: tuple[str, ...] = ()
     cut: bool = False
+    unasked: str = ""  # why it could not be asked; it counts as an empty answer
 
 
 class Row(Record):

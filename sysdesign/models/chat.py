@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
+from sysdesign.errors import ServiceError
 from sysdesign.graph import Record
 
 
@@ -31,13 +32,17 @@ class Reply(Record):
     seconds: float | None = None
 
 
+class TooLong(ServiceError):
+    """A question that does not fit the model's context; other questions may."""
+
+
 class ChatModel(Protocol):
     """Anything that answers. `name` identifies weights and settings, so that answers can be cached by it."""
 
     name: str
 
     def reply(self, messages: Sequence[Message], *, max_tokens: int, seed: int) -> Reply:
-        """Greedy by default. Raises ServiceError when the model cannot be reached or refuses the request."""
+        """Greedy by default. Raises ServiceError when the model cannot be reached or refuses it, TooLong when it does not fit."""
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Any server that speaks OpenAI's chat-completions: llama.cpp's server, Ollama, vLLM, OpenAI itself.
 
-Messages with pictures become one POST with data URLs. Local servers are asked greedily and without reuse of an earlier prompt's
-cache, because an answer must not depend on what was asked before it.
+Messages with pictures become one POST with data URLs. Local servers are asked greedily. `LLAMACPP` also forbids reuse of an earlier
+prompt's cache, for answers that must not depend in any bit on what was asked before; `LLAMACPP_REUSE` leaves that to the server.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sysdesign.errors import ServiceError
-from sysdesign.models.chat import Message, Reply
+from sysdesign.models.chat import Message, Reply, TooLong
 
 FINISH: dict[str | None, Literal["stop", "length", "refusal"]] = {"length": "length", "content_filter": "refusal"}
 LLAMACPP: dict[str, Any] = {"cache_prompt": False, "top_k": 1}  # fields of llama.cpp's server that OpenAI's schema does not have
+LLAMACPP_REUSE: dict[str, Any] = {"top_k": 1}
+_TOO_LONG = ("exceed_context_size_error", "context_length_exceeded")  # llama.cpp's type; the code of OpenAI and vLLM
 
 
 class OpenAiHttp:
@@ -50,7 +52,9 @@ class OpenAiHttp:
         self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=retries)
 
     def reply(self, messages: Sequence[Message], *, max_tokens: int, seed: int) -> Reply:
-        """One completion. Raises ServiceError: unreachable, timed out, refused by the server, or an answer without a choice."""
+        """One completion. Raises ServiceError: unreachable, timed out, refused by the server (`TooLong`: it does not fit), or an answer
+        without a choice.
+        """
         import openai
 
         settings: dict[str, Any] = {} if self._temperature is None else {"temperature": self._temperature}
@@ -61,6 +65,10 @@ class OpenAiHttp:
                 model=self.model, messages=payload, max_tokens=max_tokens, seed=seed, extra_body=self._extra or None, **settings
             )
         except openai.APIStatusError as error:
+            body = error.body if isinstance(error.body, dict) else {}
+            if body.get("type") in _TOO_LONG or body.get("code") in _TOO_LONG:
+                law, do = "the question must fit the context", "give the server a larger context"
+                raise TooLong(self.base_url, law, do, str(body.get("message", error))) from error
             law = f"the server must accept the request (HTTP {error.status_code})"
             raise ServiceError(self.base_url, law, "read the server's log", " ".join(str(error).split())) from error
         except openai.APIConnectionError as error:  # covers timeouts

@@ -211,6 +211,9 @@ ROW_HALF = 250  # tokens of a parity prompt besides its picture
 
 
 def _evaluate(config: Config, work: Work, machine: Machine, points: Points) -> Estimate:
+    """Two operations a weight for each token read; a picture token passes four patches through the vision tower. In batches every question
+    reads its picture; llama.cpp is asked about one picture after the other and reads each once (`sysdesign.evaluate.ask`).
+    """
     cfg = config.evaluate
     api, api_worst, judged = _judge(config, work)
     questions = 2 * work.asked
@@ -221,8 +224,8 @@ def _evaluate(config: Config, work: Work, machine: Machine, points: Points) -> E
             stage="evaluate", minutes=minutes, worst_minutes=6 * minutes, ram_gib=1.5, disk_gb=0.004, api_usd=api, api_worst_usd=api_worst,
             measured=True, how=how,
         )  # fmt: skip
-    read = work.asked * ROW_HALF + work.asked_with_picture * work.picture_tokens
-    flops = 2 * (read * 2 * work.parameters + work.asked_with_picture * work.picture_tokens * 4 * 2 * work.shape.vision)
+    shown = work.picture_tokens * (work.pictures_read if cfg.through == "llamacpp" else work.asked_with_picture)
+    flops = 2 * ((work.asked * ROW_HALF + shown) * 2 * work.parameters + shown * 4 * 2 * work.shape.vision)
     written = questions * work.answer_tokens
     if cfg.through == "transformers" and machine.card is not None and config.runtime.device != "cpu":
         wide = 4 if cfg.precision == "float32" else 2

@@ -38,6 +38,7 @@ class Work(Record):
     steps_per_val: int
     asked: int  # questions to each of the two models
     asked_with_picture: int
+    pictures_read: int  # distinct ones: a server that is asked about one picture after the other reads each once
     answer_tokens: float
 
     @property
@@ -73,13 +74,15 @@ def work_of(config: Config, points: Points) -> Work:
     probes = min(config.dataset.probe_count, config.evaluate.max_probes or config.dataset.probe_count)
     controls = min(config.evaluate.controls, probes)
     asked = probes + HEADLINE + round(controls * CONTROL_VARIANTS)
+    shows = probes + HEADLINE_PICTURES + controls // 3
     long_answers = HEADLINE * config.evaluate.headline_tokens * 0.5
     short_answers = (asked - HEADLINE) * min(config.evaluate.probe_tokens, 120)
     return Work(
         shape=shape_of(config, points), tiny=config.base.kind == "tiny", pictures=config.diagrams.count + HEADLINE_PICTURES,
         conversations=count, turns=turns, rows_train=rows_train, rows_val=round(count * val), picture_tokens=shown, row_tokens=row,
         longest_row=longest, trained_share=min(1.0, learned / BYTES_A_TOKEN / max(count, 1) / row), steps=steps,
-        steps_per_val=train.eval_steps or steps, asked=asked, asked_with_picture=probes + HEADLINE_PICTURES + controls // 3,
+        steps_per_val=train.eval_steps or steps, asked=asked, asked_with_picture=shows,
+        pictures_read=min(shows, max(1, round(config.diagrams.count * test)) + HEADLINE_PICTURES),
         answer_tokens=(long_answers + short_answers) / asked,
     )  # fmt: skip
 
