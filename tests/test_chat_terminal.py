@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +26,11 @@ from tests.test_deploy import make_export, run
 UP, INTERRUPT, LEAVE = "\x1b[A", "\x03", "\x04"
 
 
+def _take_terminal() -> None:
+    os.close(os.open(os.ttyname(0), os.O_RDWR))  # makes it the controlling terminal: Ctrl-C is a signal
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job starts with it ignored
+
+
 class Terminal:
     """A command in a pseudo-terminal of its own."""
 
@@ -33,8 +39,8 @@ class Terminal:
         environment = os.environ | {"HOME": str(home), "TERM": "xterm", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=environment, start_new_session=True,
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
-        )  # fmt: skip  # opening it makes it the controlling terminal: Ctrl-C is a signal
+            preexec_fn=_take_terminal,
+        )  # fmt: skip
         os.close(theirs)
         self.shown, self._read = "", 0
 

@@ -96,3 +96,16 @@ def test_what_was_not_measured_is_none_and_counted() -> None:
 def test_a_gate_that_can_show_nothing_is_refused() -> None:
     with pytest.raises(ValidationError, match="must be above margin"):
         Gate(margin=0.1, worthwhile_gain=0.1)
+
+
+def test_a_later_attempt_must_beat_the_champion_by_the_stricter_bound() -> None:
+    lows = (0.02, -0.01, -0.02)
+    against = HELD.model_copy(update={"mean": 0.05, "alphas": (0.03, 0.01, 0.005), "lows": lows, "highs": (0.1, 0.11, 0.12)})
+    gate = GATE.model_copy(update={"max_attempts": 3})
+    gain = GOOD.gain.model_copy(update={"alphas": (0.03, 0.01, 0.005), "lows": (0.2,) * 3, "highs": (0.4,) * 3})  # type: ignore[union-attr]
+    evidence = GOOD.model_copy(update={"against_champion": against, "gain": gain})
+    assert decide(evidence, gate).verdict == "promote"
+    later = decide(evidence, gate, attempt=2)
+    assert later.verdict == "inconclusive" and "lower bound -0.010 at 1.00%" in " ".join(later.reasons)
+    single = evidence.model_copy(update={"against_champion": against.model_copy(update={"lows": (0.02,), "highs": (0.1,)})})
+    assert decide(single, gate, attempt=2).verdict == "inconclusive"

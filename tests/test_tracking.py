@@ -217,6 +217,32 @@ def test_a_failed_certificate_blocks_registration_and_a_half_done_one_is_complet
     assert not registry.is_champion(client, "models:/sysdesign/1")
 
 
+def test_evaluations_that_end_at_once_get_attempts_of_their_own_and_a_champion_nobody_evaluated_stops_the_gate(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store")
+    with runs.run(client, "evaluate") as log:
+        made = {name: make(store, log, name).artifact for name in ("export", "dataset", "train", "base")}
+        first, second, third = (
+            flow.run(flow.Stage("evaluate", ()), judge, Config(seed=seed), store, {}, log).artifact for seed in (0, 1, 2)
+        )  # fmt: skip
+        assert registry.register(log, "sysdesign", first, made) == "1"
+        for tag in (registry.WHOLE, "sysdesign.verdict", "sysdesign.attempt"):  # as if the second came before the first had its verdict
+            client.delete_model_version_tag("sysdesign", "1", tag)
+        assert registry.register(log, "sysdesign", second, made) == "2"
+        assert registry.register(log, "sysdesign", first, made) == "1"
+        tags = [client.get_model_version("sysdesign", version).tags for version in ("1", "2")]
+        assert [held["sysdesign.attempt"] for held in tags] == ["1", "2"]
+        with runs.run(client, "elsewhere") as other:  # a version that no evaluation made
+            client.log_text(other.run, "weights", "model/weights.gguf")
+        source = f"{client.get_run(other.run).info.artifact_uri}/model"
+        by_hand = client.create_model_version("sysdesign", source, run_id=other.run)
+        registry.promote(client, "sysdesign", str(by_hand.version), reason="from elsewhere")
+        assert registry.register(log, "sysdesign", third, made) == "4"
+    held = client.get_model_version("sysdesign", "4").tags
+    assert held["sysdesign.verdict"] == "inconclusive" and "version 3, has no evaluation to compare with" in held["sysdesign.reasons"]
+
+
 def test_a_model_that_is_not_there(client: MlflowClient, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="must hold the model"):
         registry.fetch_model("models:/sysdesign@champion", tmp_path)

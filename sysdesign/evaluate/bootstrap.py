@@ -49,6 +49,11 @@ def spend(alpha: float, attempt: int) -> float:
     return 6.0 * alpha / (math.pi * attempt) ** 2
 
 
+def series(alpha: float, attempts: int) -> list[float]:
+    """What each of the first `attempts` may use."""
+    return [spend(alpha, attempt) for attempt in range(1, attempts + 1)]
+
+
 def estimate(values: Sequence[float | None], clusters: Sequence[str], *, draws: int, seed: int) -> Estimate | None:
     """Mean over the scored values; None when nothing was scored."""
     scored = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]

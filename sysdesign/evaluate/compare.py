@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from sysdesign.config.evaluate import Gate
 from sysdesign.errors import ArtifactError, InputError
-from sysdesign.evaluate.bootstrap import Difference
+from sysdesign.evaluate.bootstrap import Difference, series
 from sysdesign.evaluate.gate import Evidence, Verdict, decide
 from sysdesign.evaluate.page import comparison_page
 from sysdesign.evaluate.summary import Prediction, Summary, find, summarise
@@ -71,11 +71,12 @@ def compare(evaluations: Mapping[str, Path], out: Path) -> CompareReport:
     return report
 
 
-def final_verdict(evaluation: Path, *, attempt: int, champion: Path | None = None) -> Verdict:
+def final_verdict(evaluation: Path, *, attempt: int, champion: Path | None = None, champion_missing: str = "") -> Verdict:
     """The verdict of a finished evaluation as a registry must see it.
 
     `attempt`: how many different models were evaluated on these questions, this one included: each further try meets a stricter bound.
     `champion`: the evaluation of the version to beat; where it was not asked the same questions, the verdict says so and is not promote.
+    `champion_missing`: why there is a champion and no evaluation of it; the same holds.
     Raises ArtifactError when the folder is no evaluation.
     """
     held = _verdict_file(evaluation)
@@ -83,7 +84,9 @@ def final_verdict(evaluation: Path, *, attempt: int, champion: Path | None = Non
         evidence, gate = Evidence.model_validate(held["evidence"]), Gate.model_validate(held["gate"])
     except (KeyError, ValidationError) as error:
         raise ArtifactError(str(evaluation / "verdict.json"), f"must hold evidence and gate ({error})", "run evaluate again") from error
-    if champion is not None and evidence.against_champion is None:
+    if champion_missing and evidence.against_champion is None:
+        evidence = evidence.model_copy(update={"champion_missing": champion_missing})
+    elif champion is not None and evidence.against_champion is None:
         against = against_champion(evaluation, champion, gate)
         missing = "" if against is not None else "the champion was not asked these questions: evaluate it with this dataset first"
         evidence = evidence.model_copy(update={"against_champion": against, "champion_missing": missing})
@@ -96,8 +99,9 @@ def against_champion(evaluation: Path, champion: Path, gate: Gate) -> Difference
         return None
     predictions = _common({"champion": _tuned(champion, "champion"), "tuned": _tuned(evaluation, "tuned")})
     summary: Summary = summarise(
-        [p for p in predictions if p.set == "probe"], ("champion", "tuned"), alphas=(gate.alpha,), draws=gate.draws, seed=SEED
-    )
+        [p for p in predictions if p.set == "probe"], ("champion", "tuned"), alphas=series(gate.alpha, gate.max_attempts),
+        draws=gate.draws, seed=SEED,
+    )  # fmt: skip
     row = find(summary.metrics, "score")
     return row.differences.get("tuned") if row else None
 

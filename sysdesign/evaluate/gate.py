@@ -67,7 +67,7 @@ def decide(evidence: Evidence, gate: Gate, *, attempt: int = 1) -> Verdict:
         _answers(evidence.unanswered),
         _leaks(evidence.leaks),
         _parity(evidence.parity),
-        _champion(evidence),
+        _champion(evidence, gate, attempt),
     ]
     if evidence.judge_wins is not None:
         criteria.append(_judge(*evidence.judge_wins))
@@ -202,16 +202,17 @@ def _parity(parity: bool | None) -> Criterion:
     return Criterion(name="parity", passed=parity or None, harm=parity is False, detail=details[parity])
 
 
-def _champion(evidence: Evidence) -> Criterion:
+def _champion(evidence: Evidence, gate: Gate, attempt: int) -> Criterion:
     name, against = "champion", evidence.against_champion
     if evidence.champion_missing:
         return Criterion(name=name, passed=None, detail=evidence.champion_missing)
     if against is None:
         return Criterion(name=name, passed=True, detail="there is no champion to beat")
-    low, high = against.lows[0], against.highs[0]
+    at = min(attempt, gate.max_attempts) - 1  # as for the gain: trying again until one passes must not pass more often
+    low, high = (against.lows[at], against.highs[at]) if at < len(against.lows) else (None, None)
     if low is None or high is None:
-        return Criterion(name=name, passed=None, detail="the difference to the champion has no bound")
-    says = f"difference to the champion {against.mean:+.3f}, lower bound {low:+.3f}, must exceed 0"
+        return Criterion(name=name, passed=None, detail="the difference to the champion has no bound at this attempt")
+    says = f"difference to the champion {against.mean:+.3f}, lower bound {low:+.3f} at {against.alphas[at]:.2%}, must exceed 0"
     return Criterion(name=name, passed=(low > 0) or None, harm=high < 0, detail=says)
 
 

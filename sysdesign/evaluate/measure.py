@@ -12,7 +12,7 @@ from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.errors import ArtifactError, LimitError
 from sysdesign.evaluate.ask import Answer, ask, recall
-from sysdesign.evaluate.bootstrap import spend
+from sysdesign.evaluate.bootstrap import series
 from sysdesign.evaluate.contestants import Contestant, cores, fits_side_by_side
 from sysdesign.evaluate.controls import control_items
 from sysdesign.evaluate.gate import Evidence, Outcome, decide
@@ -210,13 +210,13 @@ def _evidence(
     predictions: Sequence[Prediction], summary: Summary, cfg: EvaluateConfig, seed: int, leaks: int, parity: bool | None
 ) -> Evidence:
     gate = cfg.gate
-    alphas = [spend(gate.alpha, attempt) for attempt in range(1, gate.max_attempts + 1)]
+    alphas = series(gate.alpha, gate.max_attempts)
     probes = [p for p in predictions if p.set == "probe"]
     pair = [p for p in probes if p.model in ("base", "tuned")]
     gain = find(summarise(pair, ("base", "tuned"), alphas=alphas, draws=gate.draws, seed=seed).metrics, "score")
     against = None
     if "champion" in summary.models:
-        beaten = find(summarise(probes, ("champion", "tuned"), alphas=(gate.alpha,), draws=gate.draws, seed=seed).metrics, "score")
+        beaten = find(summarise(probes, ("champion", "tuned"), alphas=alphas, draws=gate.draws, seed=seed).metrics, "score")
         against = beaten.differences.get("tuned") if beaten else None
     rate, shape, empty = (find(summary.metrics, name) for name in ("hallucination", "format", "empty"))
     head = find(summary.headline, "all prompts")

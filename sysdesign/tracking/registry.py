@@ -54,7 +54,6 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
     try:
         version = _registered(client, name, evaluate.digest)
         if version is None:
-            verdict = _verdict(client, name, evaluate)
             for file in EVALUATION:
                 client.log_artifact(log.run, str(evaluate.path / file), "evaluation")
             model_id = _logged_model(log, evaluate, export, dataset)
@@ -66,8 +65,6 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
                 if err.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             tags = {
-                "sysdesign.verdict": verdict.verdict, "sysdesign.attempt": verdict.attempt,
-                "sysdesign.reasons": "; ".join(verdict.reasons)[:4000],
                 PARITY: "none" if passed is None else "passed", "sysdesign.questions": str(evaluate.manifest.report.get("questions", "")),
                 "sysdesign.evaluation": evaluate.digest, "sysdesign.export": export.digest,
                 "sysdesign.dataset": dataset.digest, "sysdesign.adapter": inputs["train"].digest, "sysdesign.base": inputs["base"].digest,
@@ -79,6 +76,12 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
             version = str(made.version)
         held = client.get_model_version(name, version).tags
         if WHOLE not in held:  # a registry that went away in the middle is completed by the next call
+            if "sysdesign.verdict" not in held:
+                verdict = _verdict(client, name, version, evaluate)
+                reasons = "; ".join(verdict.reasons)[:4000]
+                for tag, value in (("attempt", verdict.attempt), ("reasons", reasons), ("verdict", verdict.verdict)):
+                    client.set_model_version_tag(name, version, f"sysdesign.{tag}", str(value))
+                held |= {"sysdesign.verdict": verdict.verdict, "sysdesign.reasons": reasons}
             client.set_registered_model_alias(name, CHALLENGER, version)
             if held.get("sysdesign.verdict") == "promote":
                 promote(client, name, version, reason=f"passed the gate: {held.get('sysdesign.reasons', '')[:300]}")
@@ -90,17 +93,42 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
     return version
 
 
-def _verdict(client: MlflowClient, name: str, evaluate: Artifact) -> Verdict:
-    """The gate's decision, knowing how often these questions were used and which version is to be beaten."""
+def _verdict(client: MlflowClient, name: str, version: str, evaluate: Artifact) -> Verdict:
+    """The gate's decision, knowing how often these questions were used and which version is to be beaten.
+
+    The registry numbers versions one by one, so counting the lower numbers gives two evaluations that end at once two attempts.
+    """
     from sysdesign.evaluate.compare import final_verdict
 
     questions = evaluate.manifest.report.get("questions", "")
     versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
-    earlier = {v.tags.get("sysdesign.evaluation") for v in versions if v.tags.get("sysdesign.questions") == questions}
+    earlier = {
+        v.tags.get("sysdesign.evaluation")
+        for v in versions
+        if v.tags.get("sysdesign.questions") == questions and int(v.version) < int(version)
+    }
+    attempt = len(earlier - {evaluate.digest}) + 1
     champion = _champion(client, name)
+    if champion is None:
+        return final_verdict(evaluate.path, attempt=attempt)
+    if not _was_evaluated(client, champion):
+        missing = f"the champion, version {champion.version}, has no evaluation to compare with: evaluate it with this dataset first"
+        return final_verdict(evaluate.path, attempt=attempt, champion_missing=missing)
     with tempfile.TemporaryDirectory(prefix="sysdesign-champion-") as folder:
-        held = Path(client.download_artifacts(champion.run_id, "evaluation", folder)) if champion and champion.run_id else None
-        return final_verdict(evaluate.path, attempt=len(earlier - {evaluate.digest}) + 1, champion=held)
+        held = Path(client.download_artifacts(champion.run_id, "evaluation", folder))
+        return final_verdict(evaluate.path, attempt=attempt, champion=held)
+
+
+def _was_evaluated(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether its run holds an evaluation; a store that does not answer raises."""
+    if not version.run_id:
+        return False
+    try:
+        return {Path(file.path).name for file in client.list_artifacts(version.run_id, "evaluation")} >= set(EVALUATION)
+    except MlflowException as err:
+        if err.error_code == "RESOURCE_DOES_NOT_EXIST":  # the run was deleted for good
+            return False
+        raise
 
 
 def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
