@@ -55,7 +55,7 @@ def cost(out: Path, count: int) -> None:
 def ocr(out: Path, each: int) -> None:
     """Word recall of tesseract (no dictionary of ours, words of three letters or digits and more), on two inputs.
 
-    `labels`: every drawn line cut out at its own box, three times enlarged, one under the other: can each label be read where it stands?
+    `labels`: every drawn line cut out at its own box, at native size, each read alone: can it be read where it stands?
     `page`: the picture as it is, sparse text: does a page reader also find it? (Finding text among arrows is the hard part there.)
     """
     from PIL import Image, ImageOps
@@ -77,8 +77,8 @@ def ocr(out: Path, each: int) -> None:
             if job.style in ("dark", "blueprint"):
                 grey = ImageOps.invert(grey)
             expected = _words(" ".join(text for text, _ in drawn.texts))
-            for way, picture, mode in (("labels", _strips(grey, drawn), 6), ("page", grey, 11)):
-                said = _words(_tesseract(picture, mode))
+            for way, text in (("labels", _read_lines(grey, drawn)), ("page", _read_page(grey))):
+                said = _words(text)
                 read[way][0] += sum((expected & said).values())
                 read[way][1] += sum(expected.values())
         shares = "  ".join(f"{way} {hit / max(1, total):.3f} of {total} words" for way, (hit, total) in read.items())
@@ -96,20 +96,24 @@ def _proof(job: Job, to: Path) -> Rendered | None:
     return None
 
 
-def _strips(grey: Image, drawn: Rendered) -> Image:
-    """Every text line of a picture, cut out and enlarged three times, in one column."""
-    from PIL import Image, ImageOps
+def _read_lines(grey: Image, drawn: Rendered) -> str:
+    """What tesseract reads of every text line of a picture, cut out at native size on a white border, each as a line of its own."""
+    from PIL import ImageOps
 
-    lines = []
-    for _, (x0, y0, x1, y1) in drawn.texts:
-        cut = grey.crop((max(0, int(x0) - 3), max(0, int(y0) - 2), min(grey.width, int(x1) + 4), min(grey.height, int(y1) + 3)))
-        lines.append(ImageOps.autocontrast(cut.resize((cut.width * 3, cut.height * 3), Image.Resampling.LANCZOS)))
-    column = Image.new("L", (max(line.width for line in lines) + 40, sum(line.height + 24 for line in lines) + 40), 255)
-    at = 20
-    for line in lines:
-        column.paste(line, (20, at))
-        at += line.height + 24
-    return column
+    with tempfile.TemporaryDirectory() as folder:
+        names = []
+        for number, (_, (x0, y0, x1, y1)) in enumerate(drawn.texts):
+            cut = grey.crop((max(0, int(x0) - 3), max(0, int(y0) - 2), min(grey.width, int(x1) + 4), min(grey.height, int(y1) + 3)))
+            names.append(f"{folder}/{number}.png")
+            ImageOps.expand(ImageOps.autocontrast(cut), 12, 255).save(names[-1])
+        (Path(folder) / "list.txt").write_text("\n".join(names))
+        return _tesseract(f"{folder}/list.txt", 7)
+
+
+def _read_page(grey: Image) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        grey.save(file.name)
+        return _tesseract(file.name, 11)
 
 
 def overlay(out: Path, to: Path) -> None:
@@ -141,12 +145,10 @@ def _words(text: str) -> Counter[str]:
     return Counter(w for w in re.findall(r"[a-z0-9]+", text.casefold().replace(",", "")) if len(w) >= 3)
 
 
-def _tesseract(picture: Image, mode: int) -> str:
-    with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        picture.save(file.name)
-        env = {**os.environ, "OMP_THREAD_LIMIT": "1"}
-        command = ["tesseract", file.name, "-", "--psm", str(mode)]
-        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+def _tesseract(path: str, mode: int) -> str:
+    """Without its dictionaries: SQL, TCP and gRPC are no English words."""
+    command = ["tesseract", path, "-", "--psm", str(mode), "-c", "load_system_dawg=0", "-c", "load_freq_dawg=0"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_THREAD_LIMIT": "1"}).stdout
 
 
 if __name__ == "__main__":
