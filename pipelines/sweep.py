@@ -31,7 +31,7 @@ OWN = {
     "plan": "Only check the file and say what the sweep will take [false]",
     "name": "Name of the study, in place of the file's",
     "budget.trials": "Trials, in place of the file's; also budget.hours, budget.usd",
-    "runner.kind": "optuna|ray, in place of the file's; also runner.workers, runner.address",
+    "runner.kind": "optuna|ray, in place of the file's; also runner.workers, runner.gpus (of each trial), runner.address",
 }
 SPEC_SECTIONS = ("name", "budget", "runner", "sampler", "pruning", "storage_env", "objective")
 CHAIN = ("base", "diagrams", "conversations", "dataset", "train", "export", "evaluate")
@@ -52,11 +52,13 @@ def main(argv: list[str]) -> None:
 
 def sweep(spec: SweepSpec, base: Config, flags: Mapping[str, str], *, keep: bool, plan: bool) -> None:
     """Run the study to the end of its budget, then report. Raises what the book, a stage or the budget raises."""
-    from sysdesign.sweep import budget
+    from sysdesign.sweep import budget, local
     from sysdesign.sweep.book import open_book
 
     if isinstance(spec.runner, RayRunner):
         require_cluster(spec.runner.address)
+    else:
+        local.require_gpus(spec.runner)
     store, price = open_store(base), base.runtime.gpu_usd_per_hour
     folder = store.root / ".sweeps" / spec.name
     with open_book(spec, fingerprint(spec, flags), folder) as book:

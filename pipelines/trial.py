@@ -118,7 +118,8 @@ def ending(error: Exception) -> Result:
     name, reason = type(error).__name__, " ".join(str(error).split())[:500]
     if name == "OutOfMemoryError" or isinstance(error, MemoryError):
         return Result(end="pruned", reason=f"out of memory: {reason}")
-    if isinstance(error, LimitError) and error.where.startswith("train"):  # memory, or a loss that is no longer finite
+    crashed = isinstance(error, LimitError) and error.where.startswith("train, process") and error.got != "exit code -9"
+    if isinstance(error, LimitError) and error.where.startswith("train") and not crashed:  # memory, or a loss that is no longer finite
         return Result(end="pruned", reason=reason)
     return Result(end="failed", reason=reason if isinstance(error, SysdesignError) else f"{name}: {reason}")
 

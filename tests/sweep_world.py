@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,19 @@ def request(trial: int, values: Mapping[str, Any], study: str = "world") -> Requ
 
 
 def run_trial(folder: Path) -> None:
-    from pipelines.trial import die_with_driver
+    from pipelines.trial import Journal, die_with_driver
 
     die_with_driver()
     asked = Request.model_validate_json((folder / REQUEST).read_bytes())
+    if processes := asked.values.get("processes"):
+        import torch.distributed  # noqa: F401  (once, not in every process)
+
+        from sysdesign.train import ranks
+
+        ranks.START = "fork"
+        ranks.spread(partial(run_rank, folder=folder), processes, cuda=False, log=Journal(folder))
+    with (folder / "gpus.txt").open("w") as gpus:
+        gpus.write(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     fault = asked.values.get("fault", "")
     for step in range(1, STEPS + 1):
         append_jsonl(folder / EVENTS, Event(step=step, metrics={"train/val_loss": loss(asked.values, step)}))
@@ -70,6 +80,17 @@ def run_trial(folder: Path) -> None:
         ran.write(f"{asked.number}\n")
     score = float("nan") if fault == "nan" else loss(asked.values, STEPS)
     write(folder / RESULT, Result(end="complete", metrics={"train/val_loss_best": score, "train/steps": STEPS}, work_s=0.3))
+
+
+def run_rank(rank: Any, log: Any, *, folder: Path) -> None:
+    """One process of a training that never ends by itself; the first one reports once, when all are there."""
+    (folder / "ranks").mkdir(exist_ok=True)
+    (folder / "ranks" / str(os.getpid())).touch()
+    rank.meet()
+    log.metrics({"train/val_loss": 1.0}, 1)
+    while rank.index == 0:
+        time.sleep(1)
+    rank.meet()
 
 
 class Fuse:

@@ -10,9 +10,11 @@ import pytest
 
 from pipelines import sweep
 from sysdesign.config.root import Config
-from sysdesign.errors import ConfigError, ServiceError
+from sysdesign.config.sweep import OptunaRunner, RayRunner
+from sysdesign.errors import ConfigError, ServiceError, ToolError
 from sysdesign.profiles import resolve
 from sysdesign.sweep.address import require_cluster
+from sysdesign.sweep.local import require_gpus
 from sysdesign.sweep.spec import check, merge, read_spec
 from tests import sweep_world as world
 
@@ -62,8 +64,20 @@ RATE = {"kind": "float", "low": 1e-4, "high": 1e-2}
         ({"sampler": "gp", "pruning": {"kind": "asha"}}, "gp ignores pruned trials"),
         ({"profile": "rehersal"}, "did you mean --profile rehearsal"),
         ({"fixed": {"train.lora.rank": 8}}, "both varied and fixed"),
-        ({"runner": {"kind": "optuna", "gpus": 2}}, "runner.gpus: a trial trains on one GPU"),
-        ({"runner": {"kind": "ray", "gpus": 4}}, "runner.gpus: a trial trains on one GPU"),
+        ({"runner": {"kind": "ray", "gpus": 1.5}}, "runner.gpus: a trial has whole GPUs, or a part of one.*got 1.5"),
+        (
+            {"runner": {"kind": "optuna", "gpus": 2}, "fixed": {"runtime.devices": 4}},
+            "runtime.devices: a trial trains on the 2 that.*got 4",
+        ),
+        ({"runner": {"kind": "ray", "gpus": 0.5}, "fixed": {"runtime.devices": 2}}, "runtime.devices: a trial trains on the 1 that.*got 2"),
+        (
+            {"runner": {"kind": "ray", "gpus": 8}, "fixed": {"train.batch": 4}},
+            "train.batch: each of a trial's 8 GPUs needs a sample.*got 4",
+        ),
+        (
+            {"runner": {"kind": "optuna", "gpus": 2}, "space": {"train.batch": {"kind": "choice", "values": [4, 1]}}},
+            "space.train.batch: every value must fit.*each of a trial's 2 GPUs needs a sample",
+        ),
     ],
 )
 def test_a_bad_file_is_refused_with_the_way_out(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -83,12 +97,24 @@ def test_a_flag_may_not_fix_an_axis_and_may_change_the_budget() -> None:
         read_spec(Path("experiments/none.yaml"), {})
 
 
-def test_several_gpus_a_trial_go_with_what_training_itself_reports() -> None:
-    spec, flags = read_spec(ROOT / "experiments/rehearsal.yaml", {}), {"runtime.devices": "2"}
-    with pytest.raises(ConfigError, match="cannot be asked questions while it trains.*pruning.metric to train/val_loss"):
-        check(spec, flags, sweep.metrics)
-    by_loss = read_spec(ROOT / "experiments/rehearsal.yaml", {"pruning.metric": "train/val_loss"})
-    assert check(by_loss, flags, sweep.metrics).runtime.devices == 2
+@pytest.mark.parametrize("kind", ["optuna", "ray"])
+def test_a_trial_trains_on_all_the_gpus_that_the_runner_gives_it(kind: str) -> None:
+    spec = read_spec(ROOT / "experiments/rehearsal.yaml", {"runner.kind": kind, "runner.gpus": "2"})
+    assert spec.rung()[0].startswith("probe/interim_") and check(spec, {}, sweep.metrics).runtime.devices == 2
+    asked = sweep.request(spec, {}, "study", 0, {"train.lora.rank": 8, "train.learning_rate": 1e-3})
+    assert resolve(Config, asked.profile, asked.flags).runtime.devices == 2 and asked.interim
+    alone = read_spec(ROOT / "experiments/rehearsal.yaml", {"runner.kind": kind, "runner.gpus": "0"})
+    assert check(alone, {}, sweep.metrics).runtime.devices == 1
+    assert check(alone, {"runtime.devices": "2"}, sweep.metrics).runtime.devices == 2  # processes on a CPU, or all GPUs there are
+
+
+def test_gpus_that_are_not_there_are_refused_before_a_trial_trains_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(
+        ToolError, match=r"runner.gpus: 3 x 2 GPUs are needed at a time .* this machine shows 0 .got 2. - lower it, 0 takes"
+    ):
+        require_gpus(OptunaRunner(workers=3, gpus=2))
+    require_gpus(OptunaRunner(workers=3))
 
 
 def test_an_axis_may_be_a_block_and_reaches_the_trial_whole() -> None:
@@ -109,6 +135,24 @@ def test_a_ray_address_that_does_not_answer() -> None:
         require_cluster("127.0.0.1:9")
     with pytest.raises(ServiceError, match="inside the cluster"):
         require_cluster("ray://127.0.0.1:10001")
+
+
+def test_a_ray_cluster_without_room_for_one_trial_is_refused_instead_of_waited_for() -> None:
+    from sysdesign.sweep.cluster import require_room
+
+    machines = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "node:__internal_head__": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 16.0, "GPU": 8.0}},
+    ]
+    with pytest.raises(
+        ServiceError, match="the 2 GPUs and 1 CPUs of a trial; the cluster's have 0 GPUs and 8 CPUs, 1 GPUs and 4 CPUs - lower"
+    ):
+        require_room(RayRunner(gpus=2), machines)
+    with pytest.raises(ServiceError, match="the 1 GPUs and 8 CPUs of a trial"):  # not what two machines have together
+        require_room(RayRunner(gpus=1, cpus=8), machines)
+    require_room(RayRunner(gpus=1, cpus=4), machines)
 
 
 def test_the_command_answers_bad_input_in_one_line(command: Any, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipelines import probe
 from sysdesign.artifacts import Artifact
@@ -17,6 +21,7 @@ from sysdesign.models.base import base_folder
 from sysdesign.models.local import Local
 from sysdesign.models.rows import load_split
 from sysdesign.records import Check, NullLog, Row, write_jsonl
+from sysdesign.train import ranks
 from sysdesign.train.stage import train
 from tests import train_world as world
 
@@ -75,6 +80,23 @@ def test_the_live_model_answers_as_its_adapter_would_and_trains_on_as_if_nobody_
     assert answers[1] == [reply.text for reply in alone.replies(asked, max_tokens=6, seed=0)] and any(answers[1])
     assert set(log.interim) == {1, 2} and set(log.interim[1]) == {"probe/interim_score", "probe/interim_choice"}
     assert all(0 <= value <= 1 for values in log.interim.values() for value in values.values())
+
+
+def test_of_several_processes_the_first_is_asked_and_all_train_on(inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(ranks, "START", "fork")  # a fresh process would spend twenty seconds on imports
+    monkeypatch.setattr(ranks, "WAIT", timedelta(minutes=2))
+    ask = partial(probe.interim, rows=load_split(inputs["dataset"], "val")[:2], **inputs, part="choice", max_tokens=4, group=2)
+    pickle.loads(pickle.dumps(ask))  # as a fresh process needs it
+    logs = {1: Kept(), 2: Kept()}
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for devices, log in logs.items():
+        world.run(tmp_path / str(devices), inputs, log=log, devices=devices, probe=ask, eval_steps=1, answers=0, save_steps=0)
+    torch.set_num_threads(before)
+    assert logs[2].interim == logs[1].interim and set(logs[2].interim) == {1, 2, 3}
+    one, two = (world.losses(tmp_path / str(devices)) for devices in logs)
+    assert [moment[:2] for moment in one] == [moment[:2] for moment in two]
+    assert max(abs(a[2] - b[2]) for a, b in zip(one, two, strict=True)) < 1e-4
 
 
 def test_only_validation_questions_with_the_part_asked_for_are_asked(inputs: dict[str, Artifact]) -> None:

@@ -71,11 +71,12 @@ def test_the_address_of_a_shared_storage_is_never_shown(tmp_path: Path, monkeypa
 
 def test_ray_runs_the_same_study_and_writes_no_secret(tmp_path: Path, tracking_uri: str) -> None:
     (tmp_path / "spec.json").write_text(json.dumps({"budget": {"trials": 4}, "pruning": {"kind": "asha", "factor": 2}, "seed": 3}))
-    (tmp_path / "runner.json").write_text('{"workers": 2}')
-    done = drive(
-        "drive", tmp_path, "ray", env=os.environ | {"MLFLOW_TRACKING_PASSWORD": "canary-4711", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    )
+    (tmp_path / "runner.json").write_text('{"workers": 2, "gpus": 2}')
+    env = os.environ | {"MLFLOW_TRACKING_PASSWORD": "canary-4711", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    done = drive("drive", tmp_path, "ray", env=env | {"RAY_OVERRIDE_RESOURCES": '{"GPU": 4}'})  # as Ray counts them; no trial here uses one
     assert done.returncode == 0, done.stderr
+    shares = {path.read_text() for path in (tmp_path / "trials").glob("*/gpus.txt")}
+    assert shares <= {"0,1", "2,3"} and shares, shares
     trials, parents = runs_of(MlflowClient(tracking_uri))
     assert sorted(int(r.data.tags["sweep.trial"].rpartition(":")[2]) for r in trials) == [0, 1, 2, 3]
     assert {r.info.status for r in [*trials, *parents]} == {"FINISHED"}

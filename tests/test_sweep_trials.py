@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sysdesign.sweep import local
 from sysdesign.sweep.book import open_book
 from sysdesign.sweep.conductor import Conductor
 from sysdesign.sweep.trial import Event, Request, Result, read_result, write
+from sysdesign.train import ranks
 from tests import sweep_world as world
 
 ROOT = world.ROOT
@@ -74,6 +76,36 @@ def test_a_crash_is_contained_and_has_its_reason(kind: str, end: str, said: str,
     assert result and result.end == end and said in result.reason
 
 
+def _alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("end", ["pruned", "driver gone"])
+def test_all_processes_of_a_training_end_with_its_trial(end: str, tmp_path: Path) -> None:
+    folder = tmp_path / "0000"
+    asked = world.request(0, {"train.lora.rank": 4, "train.learning_rate": 1e-3, "processes": 2})
+    write(folder / "request.json", asked)
+    process = local.start(asked, folder, ROOT, {})
+    while not (heard := process.tail.news()) and process.popen.poll() is None:  # the first process's score, the others wait for it
+        time.sleep(0.05)
+    assert heard and heard[0].step == 1, (folder / "output.txt").read_text()
+    numbers = [int(path.name) for path in (folder / "ranks").iterdir()]
+    assert len(numbers) == 2 and all(map(_alive, numbers))
+    if end == "pruned":
+        process.kill()
+        assert not any(map(_alive, numbers))  # at once: the next trial takes their GPUs
+        return
+    assert process.popen.stdin
+    process.popen.stdin.close()
+    deadline = time.monotonic() + 60
+    while any(map(_alive, numbers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_alive, numbers))
+
+
 def test_a_trial_ends_with_its_driver(tmp_path: Path) -> None:
     folder = tmp_path / "0000"
     write(folder / "request.json", world.request(0, {"train.lora.rank": 4, "train.learning_rate": 1e-3}))
@@ -121,3 +153,5 @@ def test_a_real_trial_makes_reuses_and_ends_with_a_reason(tmp_path: Path) -> Non
     assert trial.ending(LimitError("train, step 3", "gradients must stay finite", "lower train.learning_rate")).end == "pruned"
     assert trial.ending(MemoryError("1 GiB")).reason == "out of memory: 1 GiB"
     assert trial.ending(LimitError("/disk", "the disk must have room", "free space")).end == "failed"
+    assert trial.ending(ranks._ended(1, -9)).end == "pruned"  # as the kernel does when memory is short
+    assert trial.ending(ranks._ended(1, -11)).end == "failed"

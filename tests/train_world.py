@@ -103,10 +103,10 @@ def make_dataset(folder: Path, base: Artifact, side: int = 28) -> Artifact:
     return artifact(folder, "dataset", "d" * 64)
 
 
-def run(out: Path, inputs: dict[str, Artifact], log: Any = None, devices: int = 1, **changes: Any) -> TrainReport:
+def run(out: Path, inputs: dict[str, Artifact], log: Any = None, devices: int = 1, probe: Any = None, **changes: Any) -> TrainReport:
     out.mkdir(parents=True, exist_ok=True)
     runtime = RuntimeConfig(device="cpu", devices=devices, store=str(out.parent / "store"))
-    return train(TrainConfig(**(SHORT | changes)), seed=7, out=out, log=log or NullLog(), runtime=runtime, **inputs)
+    return train(TrainConfig(**(SHORT | changes)), seed=7, out=out, log=log or NullLog(), runtime=runtime, probe=probe, **inputs)
 
 
 def losses(out: Path) -> list[tuple[str, int, float]]:

@@ -109,23 +109,14 @@ class Pruning(Section):
     """Reports that every trial is given."""
 
 
-def _one_gpu(gpus: float) -> float:
-    """Training runs on one GPU, so a second would be reserved, paid for, and stand idle."""
-    if gpus > 1:
-        raise ValueError("a trial trains on one GPU, and a second would stand idle: raise runner.workers to use more GPUs")
-    return gpus
-
-
 class OptunaRunner(Section):
     """Trials run on this machine, each in a process of its own."""
 
     kind: Literal["optuna"] = "optuna"
     workers: int = Field(default=1, ge=1, le=256)
     """Trials at a time."""
-    gpus: int = Field(default=0, ge=0)
-    """1: trials take the GPUs in turn, one each; 0: every trial sees all. Training uses one."""
-
-    _one = field_validator("gpus")(_one_gpu)
+    gpus: int = Field(default=0, ge=0, le=64)
+    """GPUs that a trial has to itself and trains on together (its runtime.devices); 0: every trial sees all of them."""
 
 
 class RayRunner(Section):
@@ -138,10 +129,16 @@ class RayRunner(Section):
     """Trials at a time."""
     cpus: float = Field(default=1.0, gt=0)
     """CPUs a trial reserves."""
-    gpus: float = Field(default=0.0, ge=0)
-    """GPU a trial reserves; below 1 several trials share one, which limits no memory."""
+    gpus: float = Field(default=0.0, ge=0, le=64)
+    """GPUs of one machine that a trial reserves and trains on together (its runtime.devices); below 1 several trials share one,
+    which limits no memory."""
 
-    _one = field_validator("gpus")(_one_gpu)
+    @field_validator("gpus")
+    @classmethod
+    def _whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus % 1:
+            raise ValueError("a trial has whole GPUs, or a part of one")
+        return gpus
 
 
 class SweepSpec(Section):

@@ -40,10 +40,12 @@ SCORE = "score_reported"  # Tune insists on a metric; the book does not look at 
 def run(conductor: Conductor, runner: RayRunner, root: Path, folder: Path) -> None:
     """Run trials on the cluster until the conductor has none left.
 
-    Raises ServiceError when the cluster does not answer, and what the conductor raises.
+    Raises ServiceError when the cluster does not answer or is too small, and what the conductor raises.
     """
     with _connected(runner):
+        require_room(runner, ray.nodes())
         search = _Search(conductor)
+        # one bundle, so all of a trial's GPUs are in one machine, and Ray names them in the trial's CUDA_VISIBLE_DEVICES
         resources = {"cpu": runner.cpus, "gpu": runner.gpus} if runner.gpus else {"cpu": runner.cpus}
         storage = str((folder / "ray").resolve())
         restarts = tune.FailureConfig(max_failures=RESTARTS)
@@ -166,6 +168,16 @@ def _trial(config: dict[str, Any], root: str, folder: str) -> None:
             time.sleep(local.POLL_S)
     finally:
         process.kill()
+
+
+def require_room(runner: RayRunner, nodes: list[dict[str, Any]]) -> None:
+    """Raises ServiceError unless some machine can hold a trial: Ray would wait for one without a word. `nodes`: as Ray lists them."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    rooms = [(found.get("GPU", 0.0), found.get("CPU", 0.0)) for found in alive]
+    if not any(gpus >= runner.gpus and cpus >= runner.cpus for gpus, cpus in rooms):
+        shown = ", ".join(sorted({f"{gpus:g} GPUs and {cpus:g} CPUs" for gpus, cpus in rooms}))
+        law = f"one machine must have the {runner.gpus:g} GPUs and {runner.cpus:g} CPUs of a trial; the cluster's have {shown}"
+        raise ServiceError("runner.gpus", law, "lower runner.gpus or runner.cpus, or start a larger machine first")
 
 
 @contextmanager

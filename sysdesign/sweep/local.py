@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from sysdesign.config.sweep import OptunaRunner
+from sysdesign.errors import ToolError
 from sysdesign.sweep.conductor import Conductor
 from sysdesign.sweep.trial import EVENTS, OUTPUT, RESULT, Request, Result, Tail, read_result
 
 POLL_S = 0.1
+LEAVE_S = 10.0  # that killed processes are given to be gone
 KILLS = 2  # a process that is killed is tried once more; twice is no accident
 
 
@@ -37,9 +39,14 @@ class Process:
         self.tail = Tail(self.folder / EVENTS)
 
     def kill(self) -> None:
-        """End it and everything it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.popen.pid, signal.SIGKILL)
+        """End it and everything it started, and wait until all of it is gone: the other processes of a training on several GPUs
+        would still write and hold memory when the next trial starts."""
+        deadline = time.monotonic() + LEAVE_S
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter is how macOS says that only dead ones are left
+            while time.monotonic() < deadline:
+                os.killpg(self.popen.pid, signal.SIGKILL)
+                if self.popen.poll() is not None:
+                    time.sleep(0.01)
         self.popen.wait()
         self.output.close()
 
@@ -60,7 +67,7 @@ def start(request: Request, folder: Path, root: Path, env: Mapping[str, str]) ->
 def ended(process: Process) -> Result | None:
     """The result of a process that has ended; None when it was killed for the first time and deserves another try."""
     code = process.popen.wait()
-    process.output.close()
+    process.kill()  # what it started must not outlive it
     if (result := read_result(process.folder)) is not None:
         return result
     last = (process.folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2][-300:]
@@ -71,6 +78,18 @@ def ended(process: Process) -> Result | None:
             return Result(end="pruned", reason="out of memory: killed twice by signal 9, as the kernel does when memory is short")
         return Result(end="failed", reason=f"killed {KILLS} times by signal {-code}: {last}")
     return Result(end="failed", reason=f"its process ended with code {code} and no result: {last}")
+
+
+def require_gpus(runner: OptunaRunner) -> None:
+    """Raises ToolError unless this machine has the GPUs that its trials are to have: without one, a trial would train on the CPU."""
+    if not runner.gpus:
+        return
+    import torch
+
+    if (found := torch.cuda.device_count()) < runner.workers * runner.gpus:
+        law = f"{runner.workers} x {runner.gpus} GPUs are needed at a time (runner.workers x runner.gpus), and this machine shows {found}"
+        do = "lower them" if found >= runner.gpus else "lower it, 0 takes what there is"
+        raise ToolError("runner.gpus", law, do, runner.gpus)
 
 
 def environment(slot: int, runner: OptunaRunner) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from sysdesign.config.root import Config
-from sysdesign.config.sweep import INTERIM, Axis, Choice, SweepSpec
+from sysdesign.config.sweep import Axis, Choice, SweepSpec
 from sysdesign.errors import ConfigError
 from sysdesign.profiles import fields, resolve
 
@@ -63,27 +63,38 @@ def check(spec: SweepSpec, flags: Mapping[str, str], metrics: Callable[[Config],
         if path in spec.space and path in flags:
             raise ConfigError(f"--{path}", "is varied by the sweep", "leave the flag out, or take the axis out of the file", flags[path])
     base: Config = resolve(Config, spec.profile, merge(spec, flags, {}))
+    if spec.runner.gpus and base.runtime.devices != gpus_of(spec):
+        law = f"a trial trains on the {gpus_of(spec)} that runner.gpus gives it"
+        raise ConfigError("--runtime.devices", law, "leave runtime.devices out, or set runner.gpus", base.runtime.devices)
     for path, axis in spec.space.items():
         for value in corners(axis):
             try:
-                resolve(Config, spec.profile, merge(spec, flags, {path: value}))
+                _shares(resolve(Config, spec.profile, merge(spec, flags, {path: value})))
             except ConfigError as err:
                 law = f"every value must fit the configuration ({err})"
                 raise ConfigError(f"{spec.name}: space.{path}", law, "narrow the axis", value) from None
+    _shares(base)
     (rung, _), (ends, reports) = spec.rung(), metrics(base)
     _require(f"{spec.name}: objective.metric", spec.objective.metric, ends, "at a trial's end")
     if rung:
         _require(f"{spec.name}: pruning.metric", rung, reports, "while a trial trains")
-        if base.runtime.devices > 1 and rung.startswith(INTERIM):
-            do = "set pruning.kind to none, or pruning.metric to train/val_loss"
-            raise ConfigError(
-                "--runtime.devices", "a trial on several GPUs cannot be asked questions while it trains", do, base.runtime.devices
-            )
         every, steps = base.train.eval_steps, base.train.max_steps
         if not every or 0 < steps <= every:
             do = f"set train.eval_steps below train.max_steps ({steps})" if steps else "set train.eval_steps"
             raise ConfigError(f"{spec.name}: pruning", "trials must report before their last step", f"{do}, or pruning to none", every)
     return base
+
+
+def gpus_of(spec: SweepSpec) -> int:
+    """GPUs that one trial trains on when the runner hands them out."""
+    return max(1, int(spec.runner.gpus))
+
+
+def _shares(config: Config) -> None:
+    """Raises ConfigError unless every process of a training has work."""
+    if config.train.batch < config.runtime.devices:
+        law = f"each of a trial's {config.runtime.devices} GPUs needs a sample in every step"
+        raise ConfigError("train.batch", law, "raise it, or lower runner.gpus", config.train.batch)
 
 
 def _require(where: str, metric: str, known: set[str], when: str) -> None:
@@ -106,9 +117,10 @@ def number(kind: str, value: float) -> int | float:
 
 
 def merge(spec: SweepSpec, flags: Mapping[str, str], values: Values) -> dict[str, str]:
-    """Flags of one trial: the file's fixed fields < the command line < the axes. A shorter path comes first, so that a block
-    and a field inside it can both be set."""
-    layers = {path: as_flag(value) for path, value in spec.fixed.items()} | dict(flags)
+    """Flags of one trial: its GPUs < the file's fixed fields < the command line < the axes. A shorter path comes first, so that a
+    block and a field inside it can both be set."""
+    layers = {"runtime.devices": str(gpus_of(spec))} if spec.runner.gpus else {}
+    layers |= {path: as_flag(value) for path, value in spec.fixed.items()} | dict(flags)
     layers |= {path: as_flag(value) for path, value in values.items()}
     return dict(sorted(layers.items(), key=lambda item: item[0].count(".")))
 

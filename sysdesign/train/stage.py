@@ -15,7 +15,7 @@ from typing import Any
 from sysdesign.artifacts import Artifact
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.config.train import FastConfig, PeftBackend, TrainConfig
-from sysdesign.errors import ArtifactError, ConfigError, LimitError
+from sysdesign.errors import ArtifactError, LimitError
 from sysdesign.models.base import base_folder, read_base
 from sysdesign.models.rows import load_split, require_compiled
 from sysdesign.records import MetricLog, Row
@@ -45,16 +45,14 @@ def train(
     Writes: `adapter/`, `processor/`, `history.jsonl`, `train.json`; while it runs also `checkpoints/` and `best/`. Frozen vision
     features go to `.cache/features` of the store, because sweeps and later runs share them.
     `probe(model)` is asked for numbers at every validation before the last one, for whoever compares runs while they train.
-    With `runtime.devices` above one as many processes train, and this one writes their log.
+    With `runtime.devices` above one as many processes train, and this one writes their log; the first of them calls `probe`,
+    which must be picklable then, and the others wait for it in the next step.
     Raises: LimitError (memory, non-finite loss), ToolError (device, backend), ArtifactError (base, rows, checkpoint).
     """
-    work = partial(_train, cfg, seed=seed, out=out, runtime=runtime, dataset=dataset, base=base)
+    work = partial(_train, cfg, seed=seed, out=out, runtime=runtime, dataset=dataset, base=base, probe=probe)
     if runtime.devices == 1:
-        return work(ranks.Rank(), log, probe=probe)
-    cuda = backends.several(cfg, runtime.device, runtime.devices)
-    if probe is not None:
-        raise ConfigError("runtime.devices", "a sweep's trial trains in one process", "set --runtime.devices 1", runtime.devices)
-    return ranks.spread(work, runtime.devices, cuda=cuda, log=log)
+        return work(ranks.Rank(), log)
+    return ranks.spread(work, runtime.devices, cuda=backends.several(cfg, runtime.device, runtime.devices), log=log)
 
 
 def _train(

@@ -138,7 +138,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
         if step and step < self.steps and _due(step, self.cfg.answer_steps):
             self.answer(step)
-        if self.probe and 0 < step < self.steps and state.is_world_process_zero:
+        if self.probe and 0 < step < self.steps and self.rank.writes:
             self.probe(step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
