@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from sysdesign.config.evaluate import Gate
 from sysdesign.errors import ArtifactError, InputError
 from sysdesign.evaluate.bootstrap import Difference, series
+from sysdesign.evaluate.compare_groups import Evaluation, asked, check, read, verdict_file
 from sysdesign.evaluate.gate import Evidence, Verdict, decide
 from sysdesign.evaluate.page import comparison_page
 from sysdesign.evaluate.summary import Prediction, Summary, find, summarise
-from sysdesign.records import Report, read_jsonl
+from sysdesign.records import Report
 
 DRAWS = 10_000
 SEED = 0  # resampling only: the same comparison gives the same bounds on every machine
@@ -46,16 +46,16 @@ def compare(evaluations: Mapping[str, Path], out: Path) -> CompareReport:
     """Compare the tuned models of `evaluations` (name -> artefact folder; the first is the one that others are held against).
 
     Reads `predictions.jsonl` of each. Writes `comparison.html` and `comparison.json` below `out`. Raises InputError for fewer than two, or
-    without a common probe; ArtifactError for a folder that is no evaluation.
+    without a common probe or scored by different rules; ArtifactError for a folder that is no evaluation.
     """
     if len(evaluations) < 2:
         raise InputError("compare", "needs two evaluations or more", "name their artefact folders", len(evaluations))
-    predictions = _common({name: _tuned(folder, name) for name, folder in evaluations.items()})
-    names = list(evaluations)
+    opened = [read(name, folder) for name, folder in evaluations.items()]
+    check(opened)
+    predictions, names = _common(opened), list(evaluations)
     summary = summarise(predictions, names, alphas=(0.025,), draws=DRAWS, seed=SEED)
     whole = find(summary.metrics, "score")
-    if whole is None:
-        raise InputError("compare", "the evaluations must share scored probes", "evaluate them on one dataset", names)
+    assert whole is not None  # `check` found common probes
     first = whole.estimates[names[0]]
     report = CompareReport(
         models=tuple(names),
@@ -64,10 +64,13 @@ def compare(evaluations: Mapping[str, Path], out: Path) -> CompareReport:
         scores={name: found.mean for name, found in whole.estimates.items()},
         differences=whole.differences,
     )
-    out.mkdir(parents=True, exist_ok=True)
-    verdicts = {name: str(_verdict_file(folder)["verdict"]) for name, folder in evaluations.items()}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("--out", f"must be a folder that can be written to ({error.strerror})", "name another one", str(out)) from None
+    verdicts = {name: str(verdict_file(folder)["verdict"]) for name, folder in evaluations.items()}
     _write(out / "comparison.json", json.dumps(report.model_dump(mode="json") | {"verdicts": verdicts}, indent=1, sort_keys=True) + "\n")
-    _write(out / "comparison.html", comparison_page(summary, predictions, verdicts))
+    _write(out / "comparison.html", comparison_page(summary, predictions, opened, verdicts))
     return report
 
 
@@ -79,7 +82,7 @@ def final_verdict(evaluation: Path, *, attempt: int, champion: Path | None = Non
     `champion_missing`: why there is a champion and no evaluation of it; the same holds.
     Raises ArtifactError when the folder is no evaluation.
     """
-    held = _verdict_file(evaluation)
+    held = verdict_file(evaluation)
     try:
         evidence, gate = Evidence.model_validate(held["evidence"]), Gate.model_validate(held["gate"])
     except (KeyError, ValidationError) as error:
@@ -95,9 +98,9 @@ def final_verdict(evaluation: Path, *, attempt: int, champion: Path | None = Non
 
 def against_champion(evaluation: Path, champion: Path, gate: Gate) -> Difference | None:
     """Difference to the champion's tuned model on the probes; None unless both were asked exactly the same."""
-    if _verdict_file(evaluation)["lineage"]["questions"] != _verdict_file(champion)["lineage"]["questions"]:
+    if verdict_file(evaluation)["lineage"]["questions"] != verdict_file(champion)["lineage"]["questions"]:
         return None
-    predictions = _common({"champion": _tuned(champion, "champion"), "tuned": _tuned(evaluation, "tuned")})
+    predictions = _common([read("champion", champion), read("tuned", evaluation)])
     summary: Summary = summarise(
         [p for p in predictions if p.set == "probe"], ("champion", "tuned"), alphas=series(gate.alpha, gate.max_attempts),
         draws=gate.draws, seed=SEED,
@@ -106,33 +109,10 @@ def against_champion(evaluation: Path, champion: Path, gate: Gate) -> Difference
     return row.differences.get("tuned") if row else None
 
 
-def _tuned(folder: Path, name: str) -> list[Prediction]:
-    found = [p for p in read_jsonl(folder / "predictions.jsonl", Prediction) if p.model == "tuned"]
-    return [prediction.model_copy(update={"model": name}) for prediction in found]
-
-
-def _common(columns: Mapping[str, Sequence[Prediction]]) -> list[Prediction]:
+def _common(columns: Sequence[Evaluation]) -> list[Prediction]:
     """Predictions whose id, question and check are the same in every column, in the order of the first."""
-
-    def asked(prediction: Prediction) -> str:
-        check = prediction.check.model_dump_json() if prediction.check else ""
-        return f"{prediction.id}\0{prediction.question}\0{check}"
-
-    shared = set.intersection(*({asked(prediction) for prediction in column} for column in columns.values()))
-    return [prediction for column in columns.values() for prediction in column if asked(prediction) in shared]
-
-
-def _verdict_file(folder: Path) -> dict[str, Any]:
-    path = folder / "verdict.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            str(path), f"must be the verdict of an evaluation ({error})", "name the folder of an evaluate artefact"
-        ) from error
-    if not isinstance(found, dict) or "verdict" not in found:
-        raise ArtifactError(str(path), "must be the verdict of an evaluation", "run evaluate again")
-    return found
+    shared = set.intersection(*({asked(prediction) for prediction in column.predictions} for column in columns))
+    return [prediction for column in columns for prediction in column.predictions if asked(prediction) in shared]
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sysdesign.evaluate.compare_groups import Evaluation
 from sysdesign.evaluate.gate import Criterion, Verdict
 from sysdesign.evaluate.items import Item
 from sysdesign.evaluate.judge import NEEDED_KAPPA
@@ -61,12 +62,16 @@ def page(
     return document(f"Evaluation: {verdict.verdict}", parts)
 
 
-def comparison_page(summary: Summary, predictions: Sequence[Prediction], verdicts: dict[str, str]) -> str:
+def comparison_page(summary: Summary, predictions: Sequence[Prediction], opened: Sequence[Evaluation], verdicts: dict[str, str]) -> str:
     """Several evaluations side by side: scores, slices, and the questions on which they differ most."""
     by_item: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         by_item.setdefault(prediction.id, []).append(prediction)
-    badges = "".join(f"<tr><td>{name_of(m)}</td><td><span class='badge {v}'>{v}</span></td></tr>" for m, v in verdicts.items())
+    badges = "".join(
+        f"<tr><td>{name_of(one.name)}</td><td><span class='badge {escape(verdicts[one.name])}'>{escape(verdicts[one.name])}</span></td>"
+        f"<td>{escape(one.model)}</td><td class=soft>{escape(one.made.replace('T', ' ')[:16])}</td></tr>"
+        for one in opened
+    )
     rows = sorted((found for found in by_item.values() if found[0].control is None), key=lambda found: (-spread(found), found[0].id))
     cards = "".join(
         f"<div class=card><h3>{escape(found[0].slices['family'])} <small class=soft>{escape(found[0].id)}</small></h3>"
@@ -76,7 +81,7 @@ def comparison_page(summary: Summary, predictions: Sequence[Prediction], verdict
     )
     about = "On the probes that all of them were asked in the same words. Bars are 95 % intervals, resampled by diagram."
     parts = [
-        f"<h1>Comparison of {len(verdicts)} evaluations</h1><div class=card><table><tbody>{badges}</tbody></table></div>",
+        f"<h1>Comparison of {len(verdicts)} evaluations</h1><div class=card><table class=stack><tbody>{badges}</tbody></table></div>",
         section("Scores on the probes", about, plot(summary.metrics, summary.models, named=True)),
         *slices(summary),
         controls(summary),
@@ -161,7 +166,10 @@ def _truth(item: Item) -> str:
     if check.kind == "edges":
         return escape(", ".join(f"{a} → {b}" for a, b in check.expected)) or "none"
     if check.kind == "graph":
-        return f"{len(check.expected['components'])} components, {len(check.expected['edges'])} arrows"
+        names = ", ".join(str(c.get("name")) for c in check.expected["components"])
+        arrows = ", ".join(f"{e.get('src')} → {e.get('dst')}" for e in check.expected["edges"])
+        counted = f"{len(check.expected['components'])} components: {names}; {len(check.expected['edges'])} arrows: {arrows or 'none'}"
+        return escape(counted)
     if check.kind == "set":
         return escape(", ".join(map(str, check.expected))) or "none"
     if check.kind == "number":

@@ -194,7 +194,7 @@ def fetch_to_serve(client: MlflowClient, uri: str, folder: Path, *, despite_cert
     An alias may move at any time: it is read once, and what is served and recorded afterwards goes by the version. A version that
     arrived whole is not fetched again. Raises ArtifactError when there is no such version or its parity certificate failed.
     """
-    version = _find_version(client, uri)
+    version = find_version(client, uri)
     if version and not despite_certificate and failed_parity(client, version):
         raise uncertified(uri)
     exact = f"models:/{version.name}/{version.version}" if version else uri
@@ -212,7 +212,7 @@ def fetch_to_serve(client: MlflowClient, uri: str, folder: Path, *, despite_cert
     return kept, version
 
 
-def _find_version(client: MlflowClient, uri: str) -> ModelVersion | None:
+def find_version(client: MlflowClient, uri: str) -> ModelVersion | None:
     """The version that `models:/name@alias` or `models:/name/version` names; None for any other address."""
     named = re.fullmatch(r"models:/([^/@]+)(?:@([^/]+)|/(\d+))", uri)
     if named is None:
