@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import pytest
 from sysdesign.config.evaluate import EvaluateConfig, Gate
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.errors import ArtifactError, LimitError, ServiceError
-from sysdesign.evaluate.ask import ask
+from sysdesign.evaluate.ask import BY_PICTURE, addresses, ask
 from sysdesign.evaluate.contestants import Contestant
 from sysdesign.evaluate.controls import control_items
-from sysdesign.evaluate.items import Item, slices_of
+from sysdesign.evaluate.items import Item, fingerprint, slices_of
 from sysdesign.evaluate.leaks import Leak
 from sysdesign.evaluate.measure import EvaluateReport, measure, metric_names, scorable
 from sysdesign.graph import Architecture, Component, Edge, Zone
@@ -112,7 +113,7 @@ def contestant(role: str, script: Callable[[Sequence[Message]], str], opened: li
             opened.append(role)
         yield Scripted(script, name=role)
 
-    return Contestant(role=role, name=f"{role} script", digest=f"digest-{role}", size=0, open=open_model)
+    return Contestant(role=role, name=f"{role} script", digest=f"digest-{role}", size=0, open=open_model, ships=role == "tuned")
 
 
 def run(folder: Path, models: Sequence[Contestant], items: Sequence[Item], **changes: Any) -> EvaluateReport:
@@ -120,7 +121,7 @@ def run(folder: Path, models: Sequence[Contestant], items: Sequence[Item], **cha
     out.mkdir(exist_ok=True)
     arguments: dict[str, Any] = {
         "cfg": CFG, "seed": 7, "out": out, "runtime": RUNTIME, "models": models, "probes": items, "headline": headline(folder), "leaks": [],
-        "unscorable": [], "parity": True, "lineage": {"dataset": "d"}, "cache": folder / "cache",
+        "unscorable": [], "parity": True, "lineage": {"dataset": "d"}, "questions": fingerprint(items), "cache": folder / "cache",
     } | changes  # fmt: skip
     return measure(arguments.pop("cfg"), **arguments)
 
@@ -264,6 +265,42 @@ def test_a_model_that_answers_one_question_at_a_time_sees_each_picture_once(tmp_
         return "3"
 
     model, limits = Scripted(looking, name="m"), {"probe": 8, "headline": 8}
-    asked = ask(model, "digest", items, cache=tmp_path / "cache", settings={}, limits=limits, seed=0, label="m")
+    settings: dict[str, object] = {"prompt": BY_PICTURE}
+    asked = ask(model, "digest", items, cache=tmp_path / "cache", settings=settings, limits=limits, seed=0, label="m")
     assert len(asked.answers) == len(items) == 9
     assert sum(a != b for a, b in pairwise(seen)) == 2
+    keys = addresses("digest", items, settings, limits)
+    gone = tmp_path / "cache" / keys[4][:2] / f"{keys[4]}.json"
+    gone.unlink()
+    seen.clear()
+    ask(model, "digest", items, cache=tmp_path / "cache", settings=settings, limits=limits, seed=0, label="m")
+    assert seen == [items[4].images] * 3, "all questions about that picture again, no other"
+    assert addresses("digest", items[:3], settings, limits)[0] in keys and addresses("digest", items[6:], settings, limits)[2] not in keys
+
+
+def test_asking_fewer_probes_or_leaving_leaks_out_keeps_the_count_of_attempts(tmp_path: Path) -> None:
+    items = probes(tmp_path, 6)
+    models = [contestant("base", knowing(items)), contestant("tuned", knowing(items))]
+    whole = run(tmp_path, models, items)
+    fewer = run(tmp_path, models, items[:-3], questions=fingerprint(items), leaks=[Leak(id=items[0].id, reason="same graph", row="r")])
+    assert whole.questions == fewer.questions
+    lineage = json.loads((tmp_path / "out/verdict.json").read_text())["lineage"]
+    assert lineage["asked"] == fingerprint(items[1:-3]) != lineage["questions"]
+
+
+def test_answers_through_transformers_never_promote_the_files(tmp_path: Path) -> None:
+    items = probes(tmp_path, 12)
+    base = contestant("base", knowing(items, wrong=lambda i: True))
+    adapter = replace(contestant("tuned", knowing(items)), ships=False)
+    for through, says in (("transformers", "through transformers"), ("llamacpp", "another file was asked")):
+        report = run(tmp_path, [base, adapter], items, cfg=CFG.model_copy(update={"through": through}))
+        assert report.verdict == "inconclusive" and len(report.reasons) == 1 and says in report.reasons[0]
+
+
+def test_a_base_that_names_nothing_has_no_rate_of_inventions_and_blocks_nothing(tmp_path: Path) -> None:
+    items = probes(tmp_path, 12)
+    report = run(tmp_path, [contestant("base", lambda messages: "Hm."), contestant("tuned", knowing(items))], items)
+    assert report.verdict == "promote" and any("not measured" in reason for reason in report.reasons)
+    assert "eval/hallucination_base" not in report.values and report.values["eval/hallucination"] == 0.0
+    silent = run(tmp_path / "out", [contestant("base", knowing(items)), contestant("tuned", lambda messages: "Hm.")], items)
+    assert silent.verdict == "reject" and "eval/hallucination" not in silent.values

@@ -14,10 +14,11 @@ from sysdesign.evaluate.gate import Evidence, decide, power_statement
 
 GATE = Gate(draws=2_000)
 GAIN = Difference(mean=0.12, n=300, clusters=75, se=0.03, alphas=(0.03, 0.008), lows=(0.06, 0.02), highs=(0.18, 0.2))
+SPOKE = Estimate(mean=0.0, low=0.0, high=0.0, n=60, clusters=30)
 GOOD = Evidence(
     gain=GAIN, headline=HELD, hallucination=HELD, format_validity=Estimate(mean=1.0, low=1.0, high=1.0, n=50, clusters=50),
     families={"path": HELD},
-    leaks=0, parity=True, unanswered=0.0,
+    leaks=0, parity=True, unanswered=0.0, through="llamacpp", ships=True, rates={"base": SPOKE, "tuned": SPOKE},
 )  # fmt: skip
 
 
@@ -54,6 +55,9 @@ def test_everything_held_promotes_once_and_a_second_attempt_meets_a_stricter_bou
     ({"unanswered": 1.0}, "reject", "empty"),
     ({"against_champion": HELD.model_copy(update={"mean": -0.1, "lows": (-0.2,), "highs": (-0.05,)})}, "reject", "champion"),
     ({"champion_missing": "the champion was not asked"}, "inconclusive", "champion"),
+    ({"ships": False, "through": "transformers"}, "inconclusive", "were not asked"),
+    ({"hallucination": None, "rates": {"base": SPOKE}}, "inconclusive", "fallen silent"),
+    ({"hallucination": None, "rates": {"tuned": SPOKE}}, "promote", "not measured"),
     ({"judge_wins": (10.0, 30)}, "inconclusive", "judge"),
 ])  # fmt: skip
 def test_each_part_can_stop_a_promotion(change: dict[str, object], verdict: str, reason: str) -> None:

@@ -56,6 +56,7 @@ def outcomes(
             families={"all": HELD},
             leaks=0,
             parity=True,
+            ships=True,
             unanswered=0.0,
         )
         found[decide(evidence, gate, attempt=attempt).verdict] += 1

@@ -1,11 +1,12 @@
 """Items and a model -> answers, each kept on disk the moment it exists.
 
 An answer is addressed by the digest of the weights, the conversation (text and picture bytes) and the settings, so a killed
-evaluation goes on where it stopped and the base is measured once for all the models tuned from it. The cache lies beside the
-artefacts and changes no result: under the same address the same greedy answer would be given again.
+evaluation goes on where it stopped and the base is measured once for all the models tuned from it.
 
-A model that answers one question at a time is asked about one picture after the other, questions with the same first words next to each
-other: a server that keeps what it read last reads the system prompt once and each picture once.
+A served model is asked about one picture after the other, and reads each picture once (`BY_PICTURE`). What is kept from one question may
+change the last bits of the next, so there the address also covers the questions about the same picture that came before, a picture's
+first question is read from its start, and a picture with any answer missing is asked all its questions again: a resumed evaluation gives
+the answers of an uninterrupted one. That holds for the same build, processor and number of threads, which no address covers.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from sysdesign.graph import Record
 from sysdesign.models.batch import reply_all
 from sysdesign.models.chat import ChatModel, Message, Reply, TooLong
 
+BY_PICTURE = "by picture"  # value of the setting `prompt`
+
 
 class Answer(Record):
     """What a model said. `cut`: it ran into the token limit. `unasked`: why it could not be asked this; it then said nothing."""
@@ -43,15 +46,33 @@ class Asked(Record):
     seconds: float  # of the fresh ones
 
 
-def address(digest: str, item: Item, settings: dict[str, object]) -> str:
-    """64 hex digits over everything that can change the answer."""
-    said = [(m.role, m.text, [hashlib.sha256(path.read_bytes()).hexdigest() for path in m.images]) for m in item.messages]
-    return hashlib.sha256(json.dumps([digest, said, settings], sort_keys=True).encode()).hexdigest()
+def addresses(digest: str, items: Sequence[Item], settings: dict[str, object], limits: dict[str, int]) -> list[str]:
+    """64 hex digits an item: over what is asked, of whom and how, and what was asked before it with effect on the answer."""
+    found = [""] * len(items)
+    for group in groups(items, settings, limits):
+        before = ""
+        for index in group:
+            item = items[index]
+            said = [(m.role, m.text, [hashlib.sha256(path.read_bytes()).hexdigest() for path in m.images]) for m in item.messages]
+            about = [digest, said, settings | {"max_tokens": _limit(item, limits)}, *([before] if before else [])]
+            found[index] = before = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return found
+
+
+def groups(items: Sequence[Item], settings: dict[str, object], limits: dict[str, int]) -> list[list[int]]:
+    """Indices that are asked one after the other from a fresh start; questions without a picture share too little to be grouped."""
+    if settings.get("prompt") != BY_PICTURE:
+        return [[index] for index in range(len(items))]
+    found: dict[object, list[int]] = {}
+    for index in sorted(range(len(items)), key=lambda i: (*((m.role, m.images, m.text) for m in items[i].messages), (str(i),))):
+        item = items[index]
+        found.setdefault((_limit(item, limits), item.images) if item.images else index, []).append(index)
+    return list(found.values())
 
 
 def recall(cache: Path, digest: str, items: Sequence[Item], settings: dict[str, object], limits: dict[str, int]) -> list[Answer | None]:
     """What is already known, in the order of the items."""
-    return [_load(_file(cache, address(digest, item, settings | {"max_tokens": _limit(item, limits)}))) for item in items]
+    return [_load(_file(cache, key)) for key in addresses(digest, items, settings, limits)]
 
 
 def ask(
@@ -70,25 +91,32 @@ def ask(
     A question that does not fit the context gets an empty answer with the reason. Raises ServiceError when the model goes away; what was
     answered until then is kept.
     """
-    known = recall(cache, digest, items, settings, limits)
-    missing = [index for index, answer in enumerate(known) if answer is None]
+    keys = addresses(digest, items, settings, limits)
+    known = [_load(_file(cache, key)) for key in keys]
+    asked = [group for group in groups(items, settings, limits) if any(known[index] is None for index in group)]
+    missing = [index for group in asked for index in group]
     bar = tqdm(total=len(missing), desc=label, unit="answer", disable=None if missing else True, mininterval=1.0)
     with bar:
-        for limit in sorted({_limit(items[index], limits) for index in missing}):
-            group = _order([i for i in missing if _limit(items[i], limits) == limit], items, getattr(model, "group", 1))
-            for position, answer in _answers(model, [items[i].messages for i in group], limit, seed):
-                index = group[position]
+        for limit, batch in _batches(asked, items, limits, getattr(model, "group", 1)):
+            if hasattr(model, "begin"):
+                model.begin()
+            for position, answer in _answers(model, [items[i].messages for i in batch], limit, seed):
+                index = batch[position]
                 known[index] = answer
-                _store(_file(cache, address(digest, items[index], settings | {"max_tokens": limit})), answer)
+                _store(_file(cache, keys[index]), answer)
                 bar.update()
     return Asked(answers=tuple(answer for answer in known if answer is not None), fresh=len(missing), seconds=bar.format_dict["elapsed"])
 
 
-def _order(indices: Sequence[int], items: Sequence[Item], together: int) -> list[int]:
-    """Equal lengths together for a batch, which takes as long as its longest member; else what begins alike."""
-    if together > 1:
-        return sorted(indices, key=lambda i: (len(items[i].images), len(items[i].question), i))
-    return sorted(indices, key=lambda i: (*((m.role, m.images, m.text) for m in items[i].messages), (str(i),)))
+def _batches(asked: Sequence[list[int]], items: Sequence[Item], limits: dict[str, int], together: int) -> Iterator[tuple[int, list[int]]]:
+    """(limit, indices): as grouped; for a model that takes many at once, equal lengths together: the longest sets a batch's time."""
+    if together == 1:
+        yield from ((_limit(items[group[0]], limits), group) for group in asked)
+        return
+    flat = [index for group in asked for index in group]
+    for limit in sorted({_limit(items[index], limits) for index in flat}):
+        chosen = [index for index in flat if _limit(items[index], limits) == limit]
+        yield limit, sorted(chosen, key=lambda i: (len(items[i].images), len(items[i].question), i))
 
 
 def _answers(model: ChatModel, conversations: Sequence[Sequence[Message]], limit: int, seed: int) -> Iterator[tuple[int, Answer]]:

@@ -98,7 +98,7 @@ def final_verdict(evaluation: Path, *, attempt: int, champion: Path | None = Non
 
 def against_champion(evaluation: Path, champion: Path, gate: Gate) -> Difference | None:
     """Difference to the champion's tuned model on the probes; None unless both were asked exactly the same."""
-    if verdict_file(evaluation)["lineage"]["questions"] != verdict_file(champion)["lineage"]["questions"]:
+    if verdict_file(evaluation)["lineage"].get("asked") != verdict_file(champion)["lineage"].get("asked"):
         return None
     predictions = _common([read("champion", champion), read("tuned", evaluation)])
     summary: Summary = summarise(

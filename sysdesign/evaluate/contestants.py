@@ -2,15 +2,16 @@
 
 Through llama.cpp the very files that ship are asked, and the base in the same quantisation in the same runtime; through transformers
 the adapter on its base. A served model answers one question at a time, so on a CPU both servers run side by side on half the cores each:
-faster than one after the other. What a question shares with the one before it, the picture above all, is read once; only the last bits
-of an answer's probabilities may depend on that, and the order of the questions is fixed.
+faster than one after the other. A picture is read once for all the questions about it. What is read in other portions may differ in the
+last bits of its probabilities, and a near tie then in its words: so each picture's questions start from nothing (`PictureByPicture`) and
+come in one order, and an answer depends on the questions about its own picture that came before it, on nothing else that was asked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +21,45 @@ from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.errors import ArtifactError
 from sysdesign.models.bundle import Bundle, open_bundle
-from sysdesign.models.chat import ChatModel
+from sysdesign.models.chat import ChatModel, Message, Reply
 from sysdesign.models.picture import PicturePolicy
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """`role`: base, tuned, champion. `digest`: of all weights that answer. `size`: bytes, to decide what fits side by side."""
+    """`role`: base, tuned, champion. `digest`: of all weights that answer. `size`: bytes, to decide what fits side by side.
+
+    `ships`: it is the very file that the Modelfile names.
+    """
 
     role: str
     name: str
     digest: str
     size: int
     open: Callable[[int], AbstractContextManager[ChatModel]]  # threads -> the model
+    ships: bool = False
+
+
+class PictureByPicture:
+    """Two ways to one server: after `begin` the next question is read from its start, the ones after it reuse what it shares with them."""
+
+    def __init__(self, anew: ChatModel, reusing: ChatModel) -> None:
+        self.name, self._anew, self._reusing, self._begins = reusing.name, anew, reusing, True
+
+    def begin(self) -> None:
+        """What comes next is about something else."""
+        self._begins = True
+
+    def reply(self, messages: Sequence[Message], *, max_tokens: int, seed: int) -> Reply:
+        """As `ChatModel.reply`. A question that was refused has not begun anything."""
+        reply = (self._anew if self._begins else self._reusing).reply(messages, max_tokens=max_tokens, seed=seed)
+        self._begins = False
+        return reply
+
+    def close(self) -> None:
+        """Close both."""
+        self._anew.close()
+        self._reusing.close()
 
 
 def contestants(
@@ -98,7 +125,7 @@ def _served(role: str, export: Artifact, file: str, bundle: Bundle, cfg: Evaluat
     @contextmanager
     def opened(threads: int) -> Iterator[ChatModel]:
         from sysdesign.models.llamacpp import serve
-        from sysdesign.models.openai_http import LLAMACPP_REUSE, OpenAiHttp
+        from sysdesign.models.openai_http import LLAMACPP, LLAMACPP_REUSE, OpenAiHttp
 
         bounds = bundle.policy
         with serve(
@@ -111,14 +138,18 @@ def _served(role: str, export: Artifact, file: str, bundle: Bundle, cfg: Evaluat
             gpu=runtime.device != "cpu",
             reuse=True,
         ) as url:
-            model = OpenAiHttp(url, "sysdesign", name=f"{role}:{text.name}", extra=LLAMACPP_REUSE)
+            ways = (OpenAiHttp(url, "sysdesign", name=f"{role}:{text.name}", extra=extra) for extra in (LLAMACPP, LLAMACPP_REUSE))
+            model = PictureByPicture(*ways)
             try:
                 yield model
             finally:
                 model.close()
 
     size = text.stat().st_size + projector.stat().st_size
-    return Contestant(role=role, name=f"{text.stem} (llama.cpp)", digest=hashlib.sha256(both.encode()).hexdigest(), size=size, open=opened)
+    digest = hashlib.sha256(both.encode()).hexdigest()
+    return Contestant(
+        role=role, name=f"{text.stem} (llama.cpp)", digest=digest, size=size, open=opened, ships=role != "base" and text == bundle.text
+    )
 
 
 def _local(role: str, folder: Path, adapter: Path | None, digest: str, cfg: EvaluateConfig, runtime: RuntimeConfig) -> Contestant:

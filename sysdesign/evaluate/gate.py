@@ -3,6 +3,13 @@
 One primary endpoint (gain on the probes) and guardrails that must all hold, so no error rate is inflated by testing many things.
 Promote: shown better than the margin and nothing missing. Reject: shown not to reach the margin, or shown harm. Everything else,
 a missing part above all, is inconclusive: a gate that passes what it could not measure is no gate.
+
+One part may be missing: the rate of invented components where the base names too few to have one. Holding the tuned model to a rate of 0
+then would forbid it to learn to speak, and waiting would end nothing; silence costs recall and F1, which the gain counts. A tuned model
+that falls silent where the base speaks is another matter: it leaves the rate open, and promotes nothing.
+
+What ships must itself have been asked. The certificate compares a few answers within tolerances that are wider than the margin of the
+gain can be, so it cannot stand in for the answers of the files.
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ from sysdesign.evaluate.bootstrap import Difference, Estimate, needed_clusters, 
 from sysdesign.graph import Record
 
 Outcome = Literal["promote", "reject", "inconclusive"]
+RATE_GRAPHS = 10  # fewer graphs on which both models name components say nothing about a rate
 
 
 class Evidence(Record):
@@ -22,11 +30,14 @@ class Evidence(Record):
 
     gain: Difference | None  # probe score
     headline: Difference | None  # headline score by rules
-    hallucination: Difference | None
+    hallucination: Difference | None  # over the answers in which both name components
     format_validity: Estimate | None  # of the tuned model
     families: dict[str, Difference] = {}
     leaks: int | None = None  # probes or headline prompts that training saw; None: not checked
     parity: bool | None = None  # None: no certificate
+    rates: dict[str, Estimate] = {}  # rate of invented components by model, over its own answers that name any
+    through: str = ""  # how the answers came: llamacpp, transformers
+    ships: bool = False  # whether the very files that ship gave the tuned model's answers
     unanswered: float | None = None  # share of empty answers of the tuned model
     against_champion: Difference | None = None
     champion_missing: str = ""  # why a champion that exists could not be compared; empty when there is none, or it was
@@ -39,6 +50,7 @@ class Criterion(Record):
     name: str
     passed: bool | None
     harm: bool = False
+    waived: bool = False  # could not be decided and does not have to be; the detail says why
     detail: str
 
 
@@ -61,12 +73,13 @@ def decide(evidence: Evidence, gate: Gate, *, attempt: int = 1) -> Verdict:
         _enough(evidence.gain, gate),
         _attempts(gate, attempt),
         _headline(evidence.headline, gate),
-        _hallucination(evidence.hallucination, gate),
+        _hallucination(evidence, gate),
         _format(evidence.format_validity, gate),
         _families(evidence.families),
         _answers(evidence.unanswered),
         _leaks(evidence.leaks),
         _parity(evidence.parity),
+        _asked(evidence),
         _champion(evidence, gate, attempt),
     ]
     if evidence.judge_wins is not None:
@@ -74,10 +87,10 @@ def decide(evidence: Evidence, gate: Gate, *, attempt: int = 1) -> Verdict:
     if any(c.harm for c in criteria):
         verdict: Outcome = "reject"
         reasons = [c.detail for c in criteria if c.harm]
-    elif all(c.passed for c in criteria):
-        verdict, reasons = "promote", [criteria[0].detail, "every guardrail holds"]
+    elif all(c.passed or c.waived for c in criteria):
+        verdict, reasons = "promote", [criteria[0].detail, "every guardrail holds", *(c.detail for c in criteria if c.waived)]
     else:
-        verdict, reasons = "inconclusive", [c.detail for c in criteria if not c.passed]
+        verdict, reasons = "inconclusive", [c.detail for c in criteria if not (c.passed or c.waived)]
     return Verdict(
         verdict=verdict,
         attempt=attempt,
@@ -151,11 +164,21 @@ def _headline(headline: Difference | None, gate: Gate) -> Criterion:
     return Criterion(name=name, passed=(low > -gate.non_inferiority and headline.mean >= 0) or None, harm=harm, detail=says)
 
 
-def _hallucination(rate: Difference | None, gate: Gate) -> Criterion:
-    name = "invented components"
-    if rate is None or rate.highs[0] is None or rate.lows[0] is None:
-        return Criterion(name=name, passed=None, detail="the rate of invented components was not measured for both models")
-    says = f"rate of invented components {rate.mean:+.3f}, upper bound {rate.highs[0]:+.3f}, may rise by {gate.hallucination:.3f}"
+def _hallucination(evidence: Evidence, gate: Gate) -> Criterion:
+    name, rate = "invented components", evidence.hallucination
+    spoke = {role: (found.n, found.clusters) if (found := evidence.rates.get(role)) else (0, 0) for role in ("base", "tuned")}
+    if rate is None or rate.clusters < RATE_GRAPHS or rate.highs[0] is None or rate.lows[0] is None:
+        silent = spoke["base"][1] < RATE_GRAPHS
+        who, (n, graphs) = ("base", spoke["base"]) if silent else ("tuned model", spoke["tuned"])
+        both = rate.clusters if rate else 0
+        says = f"rate of invented components not measured: both models name components on {both} graphs, {RATE_GRAPHS} are needed; "
+        why = "so naming nothing costs recall and F1 alone" if silent else "so it may have fallen silent where the base speaks"
+        return Criterion(name=name, passed=None, waived=silent, detail=f"{says}the {who} does in {n} answers on {graphs} graphs, {why}")
+    says = (
+        f"rate of invented components {rate.mean:+.3f}, upper bound {rate.highs[0]:+.3f}, may rise by {gate.hallucination:.3f}; "
+        f"over {rate.n} answers on {rate.clusters} graphs in which both name components "
+        f"(the base in {spoke['base'][0]}, the tuned model in {spoke['tuned'][0]})"
+    )
     return Criterion(name=name, passed=(rate.highs[0] <= gate.hallucination) or None, harm=rate.lows[0] > gate.hallucination, detail=says)
 
 
@@ -200,6 +223,16 @@ def _parity(parity: bool | None) -> Criterion:
         True: "the parity certificate holds",
     }
     return Criterion(name="parity", passed=parity or None, harm=parity is False, detail=details[parity])
+
+
+def _asked(evidence: Evidence) -> Criterion:
+    if evidence.ships:
+        return Criterion(name="what was asked", passed=True, detail="the very files that ship gave the answers")
+    if evidence.through == "llamacpp":
+        detail = "another file was asked than the one that ships: unset evaluate.quant, or make that one export.ship"
+    else:
+        detail = f"the files that ship were not asked (through {evidence.through or 'unknown'}): evaluate with evaluate.through llamacpp"
+    return Criterion(name="what was asked", passed=None, detail=detail)
 
 
 def _champion(evidence: Evidence, gate: Gate, attempt: int) -> Criterion:

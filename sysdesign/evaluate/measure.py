@@ -11,7 +11,7 @@ from typing import Any, get_args
 from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.errors import ArtifactError, LimitError
-from sysdesign.evaluate.ask import Answer, ask, recall
+from sysdesign.evaluate.ask import BY_PICTURE, Answer, ask, recall
 from sysdesign.evaluate.bootstrap import series
 from sysdesign.evaluate.contestants import Contestant, cores, fits_side_by_side
 from sysdesign.evaluate.controls import control_items
@@ -37,7 +37,7 @@ class EvaluateReport(Report):
     power: str
     probes: int
     graphs: int
-    questions: str  # fingerprint of what was asked: attempts are counted by it
+    questions: str  # fingerprint of the whole probe set, before anything was left out: attempts are counted by it
     values: dict[str, float]
 
     def metrics(self) -> dict[str, float]:
@@ -63,10 +63,13 @@ def measure(
     unscorable: Sequence[Mapping[str, str]],
     parity: bool | None,
     lineage: Mapping[str, Any],
+    questions: str,
     cache: Path,
     judge_with: Callable[[], ChatModel] | None = None,
 ) -> EvaluateReport:
     """Ask every model, score, decide, write. Leaked items are left out of every score and still count against promotion.
+
+    `questions`: fingerprint of the probe set as the dataset holds it; what was asked of it has its own, `asked`.
 
     Raises ArtifactError when no probe is left; LimitError when no probe fits the context; ServiceError when a model goes away, with all
     answers so far kept in `cache`.
@@ -83,13 +86,15 @@ def measure(
     predictions = [_predict(model.role, item, answer) for model in models for item, answer in zip(items, answers[model.role], strict=True)]
     summary = summarise(predictions, [model.role for model in models], alphas=(cfg.gate.alpha,), draws=TABLE_DRAWS, seed=seed)
     judgement = _judge(judge_with, headline, predictions, cfg) if judge_with else None
-    evidence = _evidence(predictions, summary, cfg, seed, len(leaks), parity)
+    ships = any(model.ships for model in models if model.role == "tuned")
+    evidence = _evidence(predictions, summary, cfg, seed, len(leaks), parity, ships)
     if judgement is not None and judgement.counts:
         evidence = evidence.model_copy(update={"judge_wins": (judgement.won, judgement.decided)})
     verdict = decide(evidence, cfg.gate)
     origin = {
         **lineage,
-        "questions": fingerprint(probes),
+        "questions": questions,
+        "asked": fingerprint(probes),
         "headline": fingerprint(headline),
         "models": {model.role: model.digest for model in models},
     }
@@ -141,7 +146,7 @@ def _ask_all(
     limits = {"probe": cfg.probe_tokens, "headline": cfg.headline_tokens}
     settings: dict[str, object] = {"through": cfg.through, "context": cfg.context_tokens, "decoding": "greedy"}
     if cfg.through == "llamacpp":
-        settings["prompt"] = "reused"
+        settings["prompt"] = BY_PICTURE
     else:
         settings |= {"precision": cfg.precision, "group": cfg.group}
     together = cfg.through == "llamacpp" and fits_side_by_side(list(models), runtime)
@@ -207,7 +212,7 @@ def _judge(opened: Callable[[], ChatModel], headline: Sequence[Item], prediction
 
 
 def _evidence(
-    predictions: Sequence[Prediction], summary: Summary, cfg: EvaluateConfig, seed: int, leaks: int, parity: bool | None
+    predictions: Sequence[Prediction], summary: Summary, cfg: EvaluateConfig, seed: int, leaks: int, parity: bool | None, ships: bool
 ) -> Evidence:
     gate = cfg.gate
     alphas = series(gate.alpha, gate.max_attempts)
@@ -228,6 +233,9 @@ def _evidence(
         families=families(pair, "tuned", "base", alpha=gate.alpha, draws=TABLE_DRAWS, seed=seed),
         leaks=leaks,
         parity=parity,
+        rates=rate.estimates if rate else {},
+        through=cfg.through,
+        ships=ships,
         unanswered=empty.estimates["tuned"].mean if empty else None,
         against_champion=against,
     )

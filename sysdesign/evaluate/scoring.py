@@ -1,8 +1,9 @@
 """A check and an answer -> a score between 0 and 1 with its parts, or no score: unscored is None and counted, never 0.
 
 An answer that is empty, or lacks the form asked for, scores 0 on the question and counts against format validity. Only a free
-text check, or a check without an expected value, is unscored. Nothing here looks for the expected value in the answer before it
-has decided what the answer says.
+text check, or a check without an expected value, is unscored. An answer that names no component has no rate of invented ones: a rate
+of 0 would make silence look safe, and recall and F1 already charge for it. Nothing here looks for the expected value in the
+answer before it has decided what the answer says.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _set(expected: list[str], text: str, graph: Architecture | None, question: s
     known = list(dict.fromkeys([*expected, *(_names(graph) if graph else [])]))
     items = stated_set(text, known, question)
     if items is None:
-        return Score(value=0.0, parts={"set_f1": 0.0, "set_exact": 0.0, "hallucination": 0.0}, faults=("names nothing",))
+        return Score(value=0.0, parts={"set_f1": 0.0, "set_exact": 0.0}, faults=("names nothing",))
     if not expected or not items:
         right = not expected and not items
         fault = () if right else (("the true set is empty",) if not expected else ("says that there is none",))
@@ -137,7 +138,7 @@ def _edges(expected: Any, text: str, graph: Architecture | None) -> Score:
 
 def _graph(expected: dict[str, Any], text: str) -> Score:
     found = structure.graph(text)
-    zero = {"component_f1": 0.0, "edge_f1": 0.0, "edge_f1_undirected": 0.0, "format": 0.0, "hallucination": 0.0}
+    zero = {"component_f1": 0.0, "edge_f1": 0.0, "edge_f1_undirected": 0.0, "format": 0.0}
     if found is None:
         return Score(value=0.0, parts=zero, faults=("no JSON or Mermaid graph",))
     truth = [str(component["name"]) for component in expected["components"]]

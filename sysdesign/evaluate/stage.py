@@ -10,7 +10,7 @@ from sysdesign.artifacts import Artifact
 from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.evaluate.contestants import contestants
-from sysdesign.evaluate.items import headline_items, probe_items
+from sysdesign.evaluate.items import fingerprint, headline_items, probe_items
 from sysdesign.evaluate.leaks import find_leaks
 from sysdesign.evaluate.measure import EvaluateReport, measure, scorable
 from sysdesign.models.bundle import certified
@@ -65,6 +65,7 @@ def evaluate(
         unscorable=unscorable,
         parity=certified(export.path),
         lineage=lineage,
+        questions=fingerprint(probe_items(dataset, diagrams, 0)),  # asking fewer of them must not buy new attempts
         cache=dataset.path.parent / ".answers",
         judge_with=_judge(cfg, runtime, dataset) if cfg.judge.kind != "none" else None,
     )
