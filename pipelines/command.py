@@ -19,6 +19,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,7 @@ def run_stage(
     `served` the registered version that they are."""
     from sysdesign import flow
     from sysdesign.plan.rent import metered
-    from sysdesign.tracking import lineage, registry
+    from sysdesign.tracking import lineage, registry, standing
 
     def fetch(stage_name: str, key: str) -> Artifact | None:
         return lineage.fetch(log.client, store, stage_name, key)
@@ -162,8 +163,13 @@ def run_stage(
     stage = flow.find_stage(name)
     log.params({"profile": profile, "seed": config.seed, **flow.flat(getattr(config, name), name)})
     inputs = inputs or flow.inputs_of(stage, config, store, profile + _flags(config, profile), fetch)
+    function, fresh = stage_function(name), alone and stage.acts
+    if name == "evaluate":
+        key, model = flow.address(stage, config, inputs), config.runtime.registered_model
+        function = partial(function, standing=partial(standing.standing, log.client, store, model, inputs["export"], key))
+        fresh = standing.outdated(log.client, model, store.find(name, key), inputs["export"], key)
     with metered(name, config.runtime, store.root):
-        outcome = flow.run(stage, stage_function(name), config, store, inputs, log, fetch=fetch, fresh=alone and stage.acts)
+        outcome = flow.run(stage, function, config, store, inputs, log, fetch=fetch, fresh=fresh)
     lineage.record(log, outcome, inputs, push=config.runtime.push)
     if name == "evaluate":
         registry.register(log, config.runtime.registered_model, outcome.artifact, inputs)

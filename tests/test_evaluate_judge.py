@@ -6,15 +6,18 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sysdesign.config.evaluate import ChatJudge, EvaluateConfig
 from sysdesign.errors import ArtifactError, ConfigError, InputError, LimitError
-from sysdesign.evaluate.compare import compare, final_verdict
+from sysdesign.evaluate.compare import compare
+from sysdesign.evaluate.contestants import Contestant
 from sysdesign.evaluate.controls import control_items, describe
 from sysdesign.evaluate.judge import judge, kappa, open_judge
 from sysdesign.evaluate.leaks import find_leaks
+from sysdesign.evaluate.measure import EvaluateReport, Standing
 from sysdesign.evaluate.scoring import score
 from sysdesign.models.chat import Message
 from sysdesign.models.scripted import Scripted
@@ -145,25 +148,29 @@ def test_evaluations_are_compared_on_what_all_were_asked(tmp_path: Path) -> None
         compare({"first": folders["first"], "x": tmp_path}, tmp_path / "comparison")
 
 
-def test_the_registry_verdict_looks_at_attempts_and_at_the_champion(tmp_path: Path) -> None:
+def test_the_verdict_knows_the_attempt_and_faces_the_champion(tmp_path: Path) -> None:
     items = probes(tmp_path, 12)
-    places = {}
-    for name in ("better", "equal", "worse", "other"):
-        places[name] = tmp_path / name
-        places[name].mkdir()
-        script = knowing(items, wrong=lambda item, name=name: name == "worse" and item.id.endswith(("count", "callees")))
-        asked = items if name != "other" else items[:-3]
-        run(places[name], [contestant("base", knowing(items, wrong=lambda item: True)), contestant("tuned", script)], asked)
-    out = {name: place / "out" for name, place in places.items()}
-    assert final_verdict(out["better"], attempt=1).verdict == "promote"
-    assert final_verdict(out["better"], attempt=2, champion=out["worse"]).verdict == "promote"
-    assert final_verdict(out["better"], attempt=1, champion=out["equal"]).verdict == "inconclusive"
-    assert final_verdict(out["worse"], attempt=1, champion=out["better"]).verdict == "reject"
-    stranger = final_verdict(out["better"], attempt=1, champion=out["other"])
-    assert stranger.verdict == "inconclusive" and "not asked these questions" in " ".join(stranger.reasons)
-    assert final_verdict(out["better"], attempt=9).verdict == "inconclusive"
-    with pytest.raises(ArtifactError, match="verdict"):
-        final_verdict(tmp_path, attempt=1)
+    base, knows = contestant("base", knowing(items, wrong=lambda item: True)), contestant("tuned", knowing(items))
+    weak = knowing(items, wrong=lambda item: item.id.endswith(("count", "callees")))
+
+    def verdict(models: list[Contestant], **known: Any) -> EvaluateReport:
+        return run(tmp_path, models, items, standing=Standing(**known), cache=tmp_path / str(len(list(tmp_path.iterdir()))))
+
+    assert verdict([base, knows, contestant("champion", weak)], version="1").verdict == "promote"
+    assert verdict([base, knows, contestant("champion", knowing(items))], version="1").verdict == "inconclusive"
+    assert verdict([base, contestant("tuned", weak), contestant("champion", knowing(items))], version="1").verdict == "reject"
+    unheard = verdict([base, knows], version="7", missing="version 7 could not be asked")
+    assert unheard.verdict == "inconclusive" and unheard.reasons == ("version 7 could not be asked",)
+    seen: list[str] = []
+
+    def ninth(questions: str) -> int:
+        seen.append(questions)
+        return 9
+
+    spent = verdict([base, knows], attempt=ninth)
+    assert spent.verdict == "inconclusive" and seen == [spent.questions]
+    held, page = json.loads((tmp_path / "out/verdict.json").read_text()), (tmp_path / "out/report.html").read_text()
+    assert held["attempt"] == 9 and "Attempt 9" in page and "badge inconclusive" in page and spent.note().startswith("**inconclusive**")
 
 
 def test_a_probe_set_that_leaks_is_found(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sysdesign.errors import ArtifactError, ServiceError
 from sysdesign.evaluate.gate import Evidence, decide
 from sysdesign.records import Report
 from sysdesign.tracking import lineage, registry, runs
+from sysdesign.tracking import standing as standings
 
 pytestmark = pytest.mark.usefixtures("tracking_uri")
 
@@ -156,24 +158,27 @@ def test_a_fetched_artefact_that_was_changed_is_refused(client: MlflowClient, tm
         lineage.fetch(client, Store(tmp_path / "here"), "diagrams", outcome.artifact.key)
 
 
-def judge(cfg: Any, *, out: Path, **rest: Any) -> Counted:
+def judge(cfg: Any, *, out: Path, standing: Any, **rest: Any) -> Counted:
     """An evaluation that could measure nothing."""
-    nothing = Evidence(gain=None, headline=None, hallucination=None, format_validity=None)
-    verdict = decide(nothing, Gate()).model_dump(mode="json")
-    held = {"evidence": nothing.model_dump(mode="json"), "gate": Gate().model_dump(mode="json"), "lineage": {"questions": "q"}}
-    (out / "verdict.json").write_text(json.dumps(verdict | held))
+    held = standing()
+    nothing = Evidence(gain=None, headline=None, hallucination=None, format_validity=None, champion_missing=held.missing)
+    verdict = decide(nothing, Gate(), attempt=held.attempt("q" * 64)).model_dump(mode="json")
+    (out / "verdict.json").write_text(json.dumps(verdict | {"lineage": {"questions": "q" * 64, "faced": held.version}}))
     (out / "predictions.jsonl").write_text("")
     (out / "seed.txt").write_text(str(rest["seed"]))
-    return Counted(questions="q")
+    return Counted(questions="q" * 64)
+
+
+def judged(store: Store, log: runs.RunLog, made: dict[str, Artifact], seed: int) -> Artifact:
+    standing = partial(standings.standing, log.client, store, "sysdesign", made["export"], f"key {seed}")
+    return flow.run(flow.Stage("evaluate", ()), partial(judge, standing=standing), Config(seed=seed), store, {}, log).artifact
 
 
 def test_an_evaluated_export_is_registered_once_with_its_lineage(client: MlflowClient, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     with runs.run(client, "evaluate") as log:
         made = {name: make(store, log, name).artifact for name in ("export", "dataset", "train", "base")}
-        first, second = (
-            flow.run(flow.Stage("evaluate", ()), judge, Config(seed=seed), store, {}, log).artifact for seed in (0, 1)
-        )  # fmt: skip
+        first, second = (judged(store, log, made, seed) for seed in (0, 1))
         lineage.record(log, flow.Outcome(first, False, 1.0), made, push="never")
         assert registry.register(log, "sysdesign", first, made) == registry.register(log, "sysdesign", first, made) == "1"
         with pytest.raises(MlflowException):
@@ -203,7 +208,7 @@ def test_a_failed_certificate_blocks_registration_and_a_half_done_one_is_complet
     store = Store(tmp_path / "store")
     with runs.run(client, "evaluate") as log:
         made = {name: make(store, log, name).artifact for name in ("export", "dataset", "train", "base")}
-        evaluation = flow.run(flow.Stage("evaluate", ()), judge, Config(), store, {}, log).artifact
+        evaluation = judged(store, log, made, 0)
         (made["export"].path / "parity.json").write_text('{"passed": false}')
         with pytest.raises(ArtifactError, match="certificate passed"):
             registry.register(log, "sysdesign", evaluation, made)
@@ -217,30 +222,61 @@ def test_a_failed_certificate_blocks_registration_and_a_half_done_one_is_complet
     assert not registry.is_champion(client, "models:/sysdesign/1")
 
 
-def test_evaluations_that_end_at_once_get_attempts_of_their_own_and_a_champion_nobody_evaluated_stops_the_gate(
-    client: MlflowClient, tmp_path: Path
-) -> None:
+def test_evaluations_that_end_at_once_are_never_both_the_first(client: MlflowClient) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        taken = list(threads.map(lambda key: standings.take_attempt(client, "sysdesign", "q" * 64, key), ("a" * 64, "b" * 64)))
+    assert sorted(taken) in ([1, 2], [2, 2])
+    assert standings.take_attempt(client, "sysdesign", "q" * 64, "c" * 64) == 3
+    assert standings.take_attempt(client, "sysdesign", "q" * 64, "a" * 64) == taken[0]
+    assert standings.take_attempt(client, "sysdesign", "r" * 64, "a" * 64) == 1
+
+
+def test_a_champion_without_its_files_stops_the_gate_and_one_that_came_meanwhile_is_faced(client: MlflowClient, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     with runs.run(client, "evaluate") as log:
         made = {name: make(store, log, name).artifact for name in ("export", "dataset", "train", "base")}
-        first, second, third = (
-            flow.run(flow.Stage("evaluate", ()), judge, Config(seed=seed), store, {}, log).artifact for seed in (0, 1, 2)
-        )  # fmt: skip
-        assert registry.register(log, "sysdesign", first, made) == "1"
-        for tag in (registry.WHOLE, "sysdesign.verdict", "sysdesign.attempt"):  # as if the second came before the first had its verdict
-            client.delete_model_version_tag("sysdesign", "1", tag)
-        assert registry.register(log, "sysdesign", second, made) == "2"
-        assert registry.register(log, "sysdesign", first, made) == "1"
-        tags = [client.get_model_version("sysdesign", version).tags for version in ("1", "2")]
-        assert [held["sysdesign.attempt"] for held in tags] == ["1", "2"]
+        early = judged(store, log, made, 0)
+        assert not standings.outdated(client, "sysdesign", early, made["export"], "key 0")
         with runs.run(client, "elsewhere") as other:  # a version that no evaluation made
             client.log_text(other.run, "weights", "model/weights.gguf")
         source = f"{client.get_run(other.run).info.artifact_uri}/model"
-        by_hand = client.create_model_version("sysdesign", source, run_id=other.run)
-        registry.promote(client, "sysdesign", str(by_hand.version), reason="from elsewhere")
-        assert registry.register(log, "sysdesign", third, made) == "4"
-    held = client.get_model_version("sysdesign", "4").tags
-    assert held["sysdesign.verdict"] == "inconclusive" and "version 3, has no evaluation to compare with" in held["sysdesign.reasons"]
+        client.create_model_version("sysdesign", source, run_id=other.run)
+        registry.promote(client, "sysdesign", "1", reason="from elsewhere")
+        assert standings.outdated(client, "sysdesign", early, made["export"], "key 0"), "it did not face version 1"
+        (early.path / "verdict.json").write_text((early.path / "verdict.json").read_text().replace("inconclusive", "promote"))
+        with pytest.raises(ServiceError, match=r"the one that was faced \(version none\).*version 1"):
+            registry.register(log, "sysdesign", early, made)
+        late = judged(store, log, made, 1)
+        assert registry.register(log, "sysdesign", late, made) == "2"
+        assert not standings.outdated(client, "sysdesign", late, made["export"], "key 1")
+    held = client.get_model_version("sysdesign", "2").tags
+    assert held["sysdesign.verdict"] == "inconclusive" and held["sysdesign.faced"] == "version 1" and held["sysdesign.attempt"] == "2"
+    assert "version 1, could not be asked" in held["sysdesign.reasons"] and "pipelines.promote" in held["sysdesign.reasons"]
+
+
+def test_a_registry_that_dies_in_the_middle_is_one_line_and_the_next_call_completes(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+
+    def dies(*args: Any, **kwargs: Any) -> None:
+        raise MlflowException("connection refused")
+
+    with runs.run(client, "evaluate") as log:
+        made = {name: make(store, log, name).artifact for name in ("export", "dataset", "train", "base")}
+        evaluation = judged(store, log, made, 0)
+        for call in ("create_model_version", "set_registered_model_alias"):
+            with monkeypatch.context() as broken:
+                broken.setattr(MlflowClient, call, dies)
+                with pytest.raises(ServiceError, match=r"must accept the version \(connection refused\).*run the same command again"):
+                    registry.register(log, "sysdesign", evaluation, made)
+            assert not standings.outdated(client, "sysdesign", evaluation, made["export"], "key 0"), "nothing is asked or decided again"
+        assert registry.register(log, "sysdesign", evaluation, made) == "1"
+        with monkeypatch.context() as broken:
+            broken.setattr(MlflowClient, "get_registered_model", dies)
+            with pytest.raises(ServiceError, match="must answer"):
+                standings.take_attempt(client, "sysdesign", "z" * 64, "k")
+    assert str(client.get_model_version_by_alias("sysdesign", "challenger").version) == "1"
 
 
 def test_a_model_that_is_not_there(client: MlflowClient, tmp_path: Path) -> None:

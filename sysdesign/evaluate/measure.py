@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from sysdesign.artifacts import Artifact
 from sysdesign.config.evaluate import EvaluateConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.errors import ArtifactError, LimitError
@@ -27,6 +29,20 @@ from sysdesign.models.chat import ChatModel
 from sysdesign.records import Report, write_jsonl
 
 TABLE_DRAWS = 2_000  # intervals that are shown; the gate's own use gate.draws
+
+
+def _first(questions: str) -> int:
+    return 1
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a registry knows and a verdict needs. The verdict is made once, with it: page, note, tags and registry repeat that one."""
+
+    champion: Artifact | None = None  # the files of the version to beat
+    version: str = ""  # which version that is; "": there is none
+    missing: str = ""  # why there is one and it cannot be asked
+    attempt: Callable[[str], int] = _first  # fingerprint of the probe set -> which attempt on it this is
 
 
 class EvaluateReport(Report):
@@ -65,6 +81,7 @@ def measure(
     lineage: Mapping[str, Any],
     questions: str,
     cache: Path,
+    standing: Standing = Standing(),
     judge_with: Callable[[], ChatModel] | None = None,
 ) -> EvaluateReport:
     """Ask every model, score, decide, write. Leaked items are left out of every score and still count against promotion.
@@ -90,11 +107,15 @@ def measure(
     evidence = _evidence(predictions, summary, cfg, seed, len(leaks), parity, ships)
     if judgement is not None and judgement.counts:
         evidence = evidence.model_copy(update={"judge_wins": (judgement.won, judgement.decided)})
-    verdict = decide(evidence, cfg.gate)
+    if standing.version and evidence.against_champion is None:
+        missing = standing.missing or f"the champion, version {standing.version}, answered no probe that can be compared"
+        evidence = evidence.model_copy(update={"champion_missing": missing})
+    verdict = decide(evidence, cfg.gate, attempt=standing.attempt(questions))
     origin = {
         **lineage,
         "questions": questions,
         "asked": fingerprint(probes),
+        "faced": standing.version,
         "headline": fingerprint(headline),
         "models": {model.role: model.digest for model in models},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from sysdesign.artifacts import Artifact
@@ -12,7 +13,7 @@ from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.evaluate.contestants import contestants
 from sysdesign.evaluate.items import fingerprint, headline_items, probe_items
 from sysdesign.evaluate.leaks import find_leaks
-from sysdesign.evaluate.measure import EvaluateReport, measure, scorable
+from sysdesign.evaluate.measure import EvaluateReport, Standing, measure, scorable
 from sysdesign.models.bundle import certified
 from sysdesign.models.chat import ChatModel
 from sysdesign.records import MetricLog, Row, read_jsonl
@@ -30,15 +31,23 @@ def evaluate(
     export: Artifact,
     train: Artifact,
     base: Artifact,
-    champion: Artifact | None = None,
+    standing: Callable[[], Standing] = Standing,
 ) -> EvaluateReport:
     """Ask, score, compare, decide.
 
     Reads: probes and training rows (dataset), headline pictures (diagrams), GGUF files or adapter, the parity certificate (export).
-    `champion`: the export of the version to beat, asked too. Writes: predictions.jsonl, scores.json, verdict.json, report.html. Answers are
+    `standing`: what the registry knows, read before anything is asked: the version to beat, which is asked too, and which attempt this is.
+    Neither is part of the artefact's key, as no config implies them: the lineage records which version was faced.
+
+    Writes: predictions.jsonl, scores.json, verdict.json, report.html. Answers are
     kept in `.answers` beside the artefacts. Raises: ArtifactError for missing or broken inputs, ServiceError when a server goes away (the
     same command resumes).
     """
+    held = standing()
+    champion = held.champion if cfg.through == "llamacpp" else None
+    if held.champion is not None and champion is None:
+        missing = f"the champion, version {held.version}, is GGUF files and was not asked: evaluate with evaluate.through llamacpp"
+        held = replace(held, missing=missing)
     models, policy = contestants(cfg, runtime, export=export, train=train, base=base, champion=champion)
     scratch = out / ".pictures"
     headline = headline_items(diagrams, policy, scratch)
@@ -65,6 +74,7 @@ def evaluate(
         unscorable=unscorable,
         parity=certified(export.path),
         lineage=lineage,
+        standing=held,
         questions=fingerprint(probe_items(dataset, diagrams, 0)),  # asking fewer of them must not buy new attempts
         cache=dataset.path.parent / ".answers",
         judge_with=_judge(cfg, runtime, dataset) if cfg.judge.kind != "none" else None,

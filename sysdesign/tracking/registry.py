@@ -6,6 +6,7 @@ reason recorded). The version's files are what is deployed: GGUF, projector, Mod
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -39,8 +40,8 @@ EVALUATION = ("predictions.jsonl", "verdict.json")  # kept with the version, so 
 def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Artifact]) -> str:
     """The version number of this evaluation's model; registers it unless it already is.
 
-    `challenger` moves to it. `champion` moves only when the gate promotes: on this attempt (every other model that was
-    judged by the same questions counts as one) and against the champion that is there.
+    `challenger` moves to it. `champion` moves only when the evaluation's own verdict, which its page and note show, is to promote, and the
+    champion is still the one that it faced.
     Raises ArtifactError when the export's parity certificate failed, ServiceError when the registry refuses or goes away in the
     middle; calling again completes the work.
     """
@@ -51,21 +52,25 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
         raise ArtifactError(
             str(export.path / "parity.json"), law, "read parity.html beside it; the limits are in export.parity", "passed: false"
         )
+    verdict, lineage = decided(evaluate)
+    reasons = "; ".join(verdict.reasons)[:4000]
     try:
-        version = _registered(client, name, evaluate.digest)
+        version = registered(client, name, evaluate.digest)
         if version is None:
+            champion = to_beat(client, name, export)
+            if (now := str(champion.version) if champion else "") != (faced := lineage.get("faced", "")) and verdict.verdict == "promote":
+                law = f"the champion must be the one that was faced (version {faced or 'none'}), or the verdict says nothing about it"
+                raise ServiceError(
+                    "model registry", law, "run the same command again: it asks only the new champion", f"version {now or 'none'}"
+                )
             for file in EVALUATION:
                 client.log_artifact(log.run, str(evaluate.path / file), "evaluation")
             model_id = _logged_model(log, evaluate, export, dataset)
-            try:
-                client.create_registered_model(
-                    name, description="Systems-design vision-language model; each version's tags are its lineage."
-                )
-            except MlflowException as err:
-                if err.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
+            create_model(client, name)
             tags = {
-                PARITY: "none" if passed is None else "passed", "sysdesign.questions": str(evaluate.manifest.report.get("questions", "")),
+                PARITY: "none" if passed is None else "passed", "sysdesign.questions": str(lineage.get("questions", "")),
+                "sysdesign.verdict": verdict.verdict, "sysdesign.attempt": str(verdict.attempt), "sysdesign.reasons": reasons,
+                "sysdesign.faced": f"version {faced}" if faced else "no champion",
                 "sysdesign.evaluation": evaluate.digest, "sysdesign.export": export.digest,
                 "sysdesign.dataset": dataset.digest, "sysdesign.adapter": inputs["train"].digest, "sysdesign.base": inputs["base"].digest,
                 **{f"sha256.{Path(f.path).name}": f.sha256 for f in export.manifest.files if f.path.endswith(".gguf")},
@@ -74,17 +79,12 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
                 name, f"models:/{model_id}", run_id=log.run, tags=tags, model_id=model_id, description=evaluate.manifest.note
             )
             version = str(made.version)
-        held = client.get_model_version(name, version).tags
-        if WHOLE not in held:  # a registry that went away in the middle is completed by the next call
-            if "sysdesign.verdict" not in held:
-                verdict = _verdict(client, name, version, evaluate)
-                reasons = "; ".join(verdict.reasons)[:4000]
-                for tag, value in (("attempt", verdict.attempt), ("reasons", reasons), ("verdict", verdict.verdict)):
-                    client.set_model_version_tag(name, version, f"sysdesign.{tag}", str(value))
-                held |= {"sysdesign.verdict": verdict.verdict, "sysdesign.reasons": reasons}
+        if (
+            WHOLE not in client.get_model_version(name, version).tags
+        ):  # a registry that went away in the middle is completed by the next call
             client.set_registered_model_alias(name, CHALLENGER, version)
-            if held.get("sysdesign.verdict") == "promote":
-                promote(client, name, version, reason=f"passed the gate: {held.get('sysdesign.reasons', '')[:300]}")
+            if verdict.verdict == "promote":
+                promote(client, name, version, reason=f"passed the gate: {reasons[:300]}")
             client.set_model_version_tag(name, version, WHOLE, "true")
     except MlflowException as err:
         do = "run the same command again when the registry answers; what was evaluated is kept"
@@ -93,45 +93,32 @@ def register(log: RunLog, name: str, evaluate: Artifact, inputs: Mapping[str, Ar
     return version
 
 
-def _verdict(client: MlflowClient, name: str, version: str, evaluate: Artifact) -> Verdict:
-    """The gate's decision, knowing how often these questions were used and which version is to be beaten.
+def decided(evaluate: Artifact) -> tuple[Verdict, dict[str, Any]]:
+    """The verdict and lineage of an evaluation. Raises ArtifactError when its file is broken."""
+    from sysdesign.evaluate.gate import Verdict
 
-    The registry numbers versions one by one, so counting the lower numbers gives two evaluations that end at once two attempts.
-    """
-    from sysdesign.evaluate.compare import final_verdict
-
-    questions = evaluate.manifest.report.get("questions", "")
-    versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
-    earlier = {
-        v.tags.get("sysdesign.evaluation")
-        for v in versions
-        if v.tags.get("sysdesign.questions") == questions and int(v.version) < int(version)
-    }
-    attempt = len(earlier - {evaluate.digest}) + 1
-    champion = _champion(client, name)
-    if champion is None:
-        return final_verdict(evaluate.path, attempt=attempt)
-    if not _was_evaluated(client, champion):
-        missing = f"the champion, version {champion.version}, has no evaluation to compare with: evaluate it with this dataset first"
-        return final_verdict(evaluate.path, attempt=attempt, champion_missing=missing)
-    with tempfile.TemporaryDirectory(prefix="sysdesign-champion-") as folder:
-        held = Path(client.download_artifacts(champion.run_id, "evaluation", folder))
-        return final_verdict(evaluate.path, attempt=attempt, champion=held)
-
-
-def _was_evaluated(client: MlflowClient, version: ModelVersion) -> bool:
-    """Whether its run holds an evaluation; a store that does not answer raises."""
-    if not version.run_id:
-        return False
+    path = evaluate.path / "verdict.json"
     try:
-        return {Path(file.path).name for file in client.list_artifacts(version.run_id, "evaluation")} >= set(EVALUATION)
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return Verdict.model_validate({field: held[field] for field in Verdict.model_fields}), dict(held["lineage"])
+    except (OSError, ValueError, KeyError) as err:
+        raise ArtifactError(str(path), f"must be the verdict of an evaluation ({type(err).__name__})", "run evaluate again") from None
+
+
+def to_beat(client: MlflowClient, name: str, export: Artifact) -> ModelVersion | None:
+    champion = champion_of(client, name)
+    return None if champion is None or champion.tags.get("sysdesign.export") == export.digest else champion
+
+
+def create_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name, description="Systems-design vision-language model; each version's tags are its lineage.")
     except MlflowException as err:
-        if err.error_code == "RESOURCE_DOES_NOT_EXIST":  # the run was deleted for good
-            return False
-        raise
+        if err.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
-def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
+def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
     """The version to beat; None only when the registry says that there is none, never because it did not answer."""
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
@@ -143,7 +130,7 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 def show(log: RunLog, name: str, evaluate: Artifact) -> str:
     """Link the version of this evaluation to another run (the whole chain's); returns its address, "" if it has none."""
-    version = _registered(log.client, name, evaluate.digest)
+    version = registered(log.client, name, evaluate.digest)
     if version is None:
         return ""
     model_id = str(log.client.get_model_version(name, version).source).removeprefix("models:/")  # its field `model_id` stays empty
@@ -155,7 +142,7 @@ def show(log: RunLog, name: str, evaluate: Artifact) -> str:
 def is_champion(client: MlflowClient, uri: str) -> bool:
     """Whether `models:/name/version` is the version that answers users."""
     name, _, version = uri.removeprefix("models:/").rpartition("/")
-    champion = _champion(client, name) if name else None
+    champion = champion_of(client, name) if name else None
     return champion is not None and str(champion.version) == version
 
 
@@ -164,7 +151,7 @@ def promote(client: MlflowClient, name: str, version: str, *, reason: str, despi
 
     Raises ArtifactError when its parity certificate failed, unless `despite_certificate`, which the tag then says.
     """
-    champion = _champion(client, name)
+    champion = champion_of(client, name)
     failed = failed_parity(client, client.get_model_version(name, version))
     if failed and not despite_certificate:
         do = "export and evaluate again; or, knowing what differs, --despite_certificate true"
@@ -281,7 +268,7 @@ def clear_place(client: MlflowClient, where: str, but: tuple[str, str] = ("", ""
     return held
 
 
-def _registered(client: MlflowClient, name: str, evaluation: str) -> str | None:
+def registered(client: MlflowClient, name: str, evaluation: str) -> str | None:
     found = client.search_model_versions(f"name = '{name}'", max_results=1000)
     return next((str(version.version) for version in found if version.tags.get("sysdesign.evaluation") == evaluation), None)
 
