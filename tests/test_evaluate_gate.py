@@ -7,7 +7,7 @@ import random
 import pytest
 from pydantic import ValidationError
 
-from experiments.benchmarks.evaluate_gate import HELD, outcomes
+from experiments.benchmarks.evaluate_gate import HELD, outcomes, series
 from sysdesign.config.evaluate import Gate
 from sysdesign.evaluate.bootstrap import Difference, Estimate, difference, estimate, needed_clusters, power_of, spend, t_quantile
 from sysdesign.evaluate.gate import Evidence, decide, power_statement
@@ -27,6 +27,11 @@ def test_models_at_the_margin_are_rarely_promoted_and_better_ones_mostly() -> No
     better, claimed = outcomes(0.20, 40, seed=22)
     assert margin["promote"] <= 9  # 3 % of 100 is 3; 10 or more has a chance of 0.1 %
     assert better["promote"] >= 36 and claimed > 0.95
+
+
+def test_trying_models_that_are_no_better_until_one_passes_rarely_works() -> None:
+    counted, freely = (series(60, seed=31, attempts=4, draws=1_000, spending=spending) for spending in (True, False))
+    assert counted <= 6 and counted < freely  # 5 % of 60 is 3; 7 or more has a chance of 3 %
 
 
 def test_everything_held_promotes_once_and_a_second_attempt_meets_a_stricter_bound() -> None:

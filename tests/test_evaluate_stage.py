@@ -15,7 +15,7 @@ from sysdesign.errors import ArtifactError
 from sysdesign.evaluate.stage import evaluate
 from sysdesign.models.bundle import certified
 from sysdesign.prompts import headline_prompts
-from sysdesign.records import Boxes, Check, DiagramRecord, NullLog, Row, write_jsonl
+from sysdesign.records import Boxes, Check, DiagramRecord, NullLog, Row, read_jsonl, write_jsonl
 from tests.export_inputs import artifact
 from tests.real_bundle import write_bundle
 from tests.test_evaluate import architecture
@@ -100,3 +100,28 @@ def test_a_certificate_is_read_or_missing_or_broken(tmp_path: Path) -> None:
     (tmp_path / "parity.json").write_text("{")
     with pytest.raises(ArtifactError, match="certificate"):
         certified(held.path)
+
+
+def test_a_resumed_evaluation_answers_as_an_uninterrupted_one(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    cache, given = inputs["dataset"].path.parent / ".answers", []
+    cfg = CFG.model_copy(update={"probe_tokens": 24, "headline_tokens": 24})
+    for resumed in (False, True):
+        if resumed:  # every second answer is lost, as if they had not been given yet
+            for file in sorted(cache.rglob("*.json"))[::2]:
+                file.unlink()
+        evaluate(cfg, seed=0, out=tmp_path, log=NullLog(), runtime=RuntimeConfig(device="cpu", workers=2), **inputs)
+        given.append((tmp_path / "predictions.jsonl").read_bytes())
+    assert given[0] == given[1]
+
+
+def test_a_probe_that_training_saw_is_caught_by_the_stage(inputs: dict[str, Artifact], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(inputs["dataset"].path, store / "dataset")
+    shutil.copytree(inputs["dataset"].path.parent / ".answers", store / ".answers")  # the same questions: nothing is asked again
+    seen = next(iter(read_jsonl(store / "dataset/probes.jsonl", Row)))
+    write_jsonl(store / "dataset/rows/train.jsonl", [seen.model_copy(update={"split": "train", "topology": None, "images": ()})])
+    leaking = inputs | {"dataset": artifact(store / "dataset", "dataset", "d" * 64)}
+    report = evaluate(CFG, seed=0, out=tmp_path, log=NullLog(), runtime=RuntimeConfig(device="cpu", workers=2), **leaking)
+    assert report.verdict != "promote" and report.probes == 2
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert any("leak into training" in line["detail"] for line in verdict["criteria"]) and seen.id in (tmp_path / "report.html").read_text()
