@@ -1,12 +1,12 @@
 """Which sampler finds most with 30 trials? On a surrogate of real rehearsal trials, with their noise, over many repetitions.
 
-    python -m experiments.benchmarks.sweep_samplers [REPETITIONS] [SAMPLER ...]
+    python -m experiments.benchmarks.sweep_samplers score|loss [REPETITIONS] [SAMPLER ...]
 
-The surrogate is a Gaussian process over (log2 rank, log10 rate) and the log of the loss, fitted to the validation curves in
-experiments/reports/sweep_points.jsonl (`sweep_points` trains them); a trial's curve is the surrogate's plus the deviation of one real
-trial from its equals with other seeds. Samplers and pruners run through the sweep's own book. What counts is not the score that the
-winner showed, but the noise-free loss at its values, above the lowest there is (regret). The interval is of the paired difference to
-random search, by bootstrap over repetitions.
+The surrogate is a Gaussian process over (log2 rank, log10 rate), fitted to what the trials in experiments/reports/sweep_points.jsonl reported
+(`sweep_points` trains them): their scores on validation questions, which the rehearsal sweep is about, or the log of their validation
+losses. A trial's curve is the surrogate's plus the deviation of one real trial from its equals with other seeds. Samplers and pruners run
+through the sweep's own book. What counts is not what the winner showed, but the noise-free value at its settings, away from the best there
+is (regret). The interval is of the paired difference to random search, by bootstrap over repetitions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sysdesign.sweep.study import pruner, sampler
 from sysdesign.sweep.trial import Result
 
 TRIALS, FINE = 30, 801
-NONE, BAND = {"kind": "none"}, {"kind": "hyperband", "metric": "train/val_loss", "direction": "minimize", "factor": 3}
+NONE, BAND = {"kind": "none"}, {"kind": "hyperband", "metric": "train/val_loss", "direction": "minimize", "factor": 2}
 WAYS: dict[str, tuple[str, dict[str, Any], bool]] = {  # name -> sampler, pruning, whether pruned work buys further trials
     "random": ("random", NONE, False),
     "tpe": ("tpe", NONE, False),
@@ -41,9 +41,10 @@ WAYS: dict[str, tuple[str, dict[str, Any], bool]] = {  # name -> sampler, prunin
 
 
 class Surrogate:
-    """What a trial would report at any rank and rate. `curve`: (ranks, FINE, reports) noise-free losses on a fine grid of rates."""
+    """What a trial would report at any rank and rate. `curve`: (ranks, FINE, reports) noise-free losses, or scores below zero, on a fine
+    grid of rates: lower is better in both."""
 
-    def __init__(self, spec: SweepSpec, points: list[dict[str, Any]]) -> None:
+    def __init__(self, spec: SweepSpec, points: list[dict[str, Any]], about: str) -> None:
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
         from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
@@ -53,31 +54,36 @@ class Surrogate:
         self.ranks = list(ranks.values)
         self.rates = np.linspace(np.log10(rates.low), np.log10(rates.high), FINE)
         at = np.array([[np.log2(p["rank"]), np.log10(p["rate"])] for p in points])
-        seen = np.array([list(p["curve"].values()) for p in points])
+        seen = np.array([_curve(p, about) for p in points])
+        there, back = (np.log, np.exp) if about == "loss" else (np.array, np.array)
         kernel = ConstantKernel(1.0) * Matern([2.0, 0.5], (0.1, 20.0), nu=1.5) + WhiteKernel(1e-2, (1e-5, 1.0))
         model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0, n_restarts_optimizer=3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cells = [f"{p['rank']} {p['rate']}" for p in points]
-            predicted = np.exp(cross_val_predict(model, at, np.log(seen), groups=cells, cv=LeaveOneGroupOut()))
-            model.fit(at, np.log(seen))
+            predicted = back(cross_val_predict(model, at, there(seen), groups=cells, cv=LeaveOneGroupOut()))
+            model.fit(at, there(seen))
         self.r2 = float(1 - ((predicted - seen)[:, -1] ** 2).sum() / ((seen - seen.mean(axis=0))[:, -1] ** 2).sum())
         everywhere = np.array([[np.log2(rank), rate] for rank in self.ranks for rate in self.rates])
-        self.curve = np.exp(model.predict(everywhere)).reshape(len(self.ranks), FINE, -1)
-        self.deviations = np.array(_deviations(points))
-        self.lowest = self.curve.min()
+        self.curve = back(model.predict(everywhere)).reshape(len(self.ranks), FINE, -1)
+        self.deviations = np.array(_deviations(points, about))
+        self.lowest = self.curve[..., -1].min()
 
     def at(self, values: dict[str, Any]) -> Any:
-        """(reports,) noise-free losses at a trial's values."""
+        """(reports,) noise-free values at a trial's settings."""
         lines = self.curve[self.ranks.index(values[RANK])]
         return np.array([np.interp(np.log10(values[RATE]), self.rates, line) for line in lines.T])
 
 
-def _deviations(points: list[dict[str, Any]]) -> list[Any]:
+def _curve(point: dict[str, Any], about: str) -> Any:
+    return np.array(list(point["losses"].values())) if about == "loss" else -np.array(list(point["scores"].values()))
+
+
+def _deviations(points: list[dict[str, Any]], about: str) -> list[Any]:
     """(reports,) each: how real trials differ from the mean of their equals, widened by what the mean took of it."""
     found = []
     for _, group in groupby(sorted(points, key=lambda p: (p["rank"], p["rate"])), key=lambda p: (p["rank"], p["rate"])):
-        curves = np.array([list(p["curve"].values()) for p in group])
+        curves = np.array([_curve(p, about) for p in group])
         if len(curves) > 1:
             found += list((curves - curves.mean(axis=0)) * np.sqrt(len(curves) / (len(curves) - 1)))
     return found
@@ -89,7 +95,14 @@ def search(base: SweepSpec, truth: Surrogate, way: str, repetition: int) -> tupl
 
     kind, pruning, refill = WAYS[way]
     spec = SweepSpec.model_validate(
-        {**base.model_dump(), "sampler": kind, "pruning": pruning, "seed": repetition, "budget": {"trials": TRIALS}}
+        {
+            **base.model_dump(),
+            "objective": {"metric": "train/val_loss_best", "direction": "minimize"},
+            "sampler": kind,
+            "pruning": pruning,
+            "seed": repetition,
+            "budget": {"trials": TRIALS},
+        }  # fmt: skip
     )
     study = optuna.create_study(
         direction="minimize", sampler=sampler(spec, 0), pruner=pruner(spec.pruning), study_name=f"repetition {repetition}"
@@ -99,26 +112,27 @@ def search(base: SweepSpec, truth: Surrogate, way: str, repetition: int) -> tupl
     while work < TRIALS if refill else book.counted() < TRIALS:
         trial = book.next()
         curve = truth.at(book.values(trial)) + truth.deviations[noise.integers(len(truth.deviations))]
-        for step, loss in enumerate(curve, 1):
+        stopped = False
+        for step, value in enumerate(curve, 1):
             work += 1 / len(curve)
-            if stopped := book.report(trial, step, float(loss)) and step < len(curve):
+            if stopped := step < len(curve) and book.report(trial, step, float(value)):
                 break
-        book.tell(trial, Result(end="pruned" if stopped else "complete", metrics={spec.objective.metric: float(curve.min())}))
+        book.tell(trial, Result(end="pruned" if stopped else "complete", metrics={spec.objective.metric: float(curve[-1])}))
     best = book.best()
     assert best is not None
-    return float(truth.at(book.values(best.number)).min() - truth.lowest), work
+    return float(truth.at(book.values(best.number))[-1] - truth.lowest), work
 
 
-def main(repetitions: int, ways: list[str]) -> None:
+def main(about: str, repetitions: int, ways: list[str]) -> None:
     points = [json.loads(line) for line in POINTS.read_text().splitlines()]
     base = read_spec(SPEC, {})
-    truth = Surrogate(base, points)
-    best = [p["best"] for p in points]
-    row, column, _ = np.unravel_index(truth.curve.argmin(), truth.curve.shape)
+    truth = Surrogate(base, points, about)
+    ends = [abs(float(_curve(p, about)[-1])) for p in points]
+    row, column = np.unravel_index(truth.curve[..., -1].argmin(), truth.curve.shape[:2])
     print(
-        f"{len(points)} real trials at {len({(p['rank'], p['rate']) for p in points})} settings, loss {min(best):.3f} to {max(best):.3f}; "
-        f"noise of one trial {truth.deviations[:, -1].std():.3f}; surrogate's R2 at settings left out {truth.r2:.2f}; its lowest loss "
-        f"{truth.lowest:.3f} at rank {truth.ranks[row]}, rate {10 ** truth.rates[column]:.2g}"
+        f"{len(points)} real trials at {len({(p['rank'], p['rate']) for p in points})} settings, {about} {min(ends):.3f} to {max(ends):.3f}; "
+        f"noise of one trial {truth.deviations[:, -1].std():.3f}; surrogate's R2 at settings left out {truth.r2:.2f}; its best {about} "
+        f"{abs(truth.lowest):.3f} at rank {truth.ranks[row]}, rate {10 ** truth.rates[column]:.2g}"
     )
     found: dict[str, Any] = {}
     draws = np.random.default_rng(0)
@@ -135,5 +149,5 @@ def main(repetitions: int, ways: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    chosen = [way for way in sys.argv[2:] if way != "random"] or list(WAYS)[1:]
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200, ["random", *chosen])
+    chosen = [way for way in sys.argv[3:] if way != "random"] or list(WAYS)[1:]
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 200, ["random", *chosen])
