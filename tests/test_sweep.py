@@ -93,6 +93,7 @@ def test_a_flag_may_not_fix_an_axis_and_may_change_the_budget() -> None:
     with pytest.raises(ConfigError, match="--train.lora.rank: is varied by the sweep"):
         check(read_spec(path, {}), {"train.lora.rank": "8"}, sweep.metrics)
     assert read_spec(path, {"budget.trials": "3"}).budget.trials == 3
+    assert read_spec(path, {"runner.gpus": "2", "runner.kind": "ray"}).runner.gpus == 2  # in whatever order
     with pytest.raises(ConfigError, match="must be a readable experiment file"):
         read_spec(Path("experiments/none.yaml"), {})
 

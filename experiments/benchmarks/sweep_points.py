@@ -2,9 +2,9 @@
 
     python -m experiments.benchmarks.sweep_points [FOLDER]
 
-Settings, questions and scores are those of experiments/rehearsal.yaml; data and base are made once in FOLDER (default artifacts). Each trial
-is the train stage and the validation questions, in this process and to its end. Adds to experiments/reports/sweep_points.jsonl what is not in
-it yet, so that it can be stopped.
+Settings, questions and scores are those of experiments/rehearsal.yaml; data and base are made once in FOLDER (default artifacts).
+Each trial is the train stage and the validation questions, in this process and to its end. Adds to
+experiments/reports/sweep_points.jsonl what is not in it yet, so that it can be stopped.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.sweep_samplers score|loss [REPETITIONS] [SAMPLER ...]
 
-The surrogate is a Gaussian process over (log2 rank, log10 rate), fitted to what the trials in experiments/reports/sweep_points.jsonl reported
-(`sweep_points` trains them): their scores on validation questions, which the rehearsal sweep is about, or the log of their validation
+The surrogate is a Gaussian process over (log2 rank, log10 rate), fitted to what the trials in
+experiments/reports/sweep_points.jsonl reported (`sweep_points` trains them): their scores on validation questions, which the rehearsal sweep is about, or the log of their validation
 losses. A trial's curve is the surrogate's plus the deviation of one real trial from its equals with other seeds. Samplers and pruners run
 through the sweep's own book. What counts is not what the winner showed, but the noise-free value at its settings, away from the best there
 is (regret). The interval is of the paired difference to random search, by bootstrap over repetitions.
@@ -102,7 +102,7 @@ def search(base: SweepSpec, truth: Surrogate, way: str, repetition: int) -> tupl
             "pruning": pruning,
             "seed": repetition,
             "budget": {"trials": TRIALS},
-        }  # fmt: skip
+        }
     )
     study = optuna.create_study(
         direction="minimize", sampler=sampler(spec, 0), pruner=pruner(spec.pruning), study_name=f"repetition {repetition}"
@@ -130,8 +130,8 @@ def main(about: str, repetitions: int, ways: list[str]) -> None:
     ends = [abs(float(_curve(p, about)[-1])) for p in points]
     row, column = np.unravel_index(truth.curve[..., -1].argmin(), truth.curve.shape[:2])
     print(
-        f"{len(points)} real trials at {len({(p['rank'], p['rate']) for p in points})} settings, {about} {min(ends):.3f} to {max(ends):.3f}; "
-        f"noise of one trial {truth.deviations[:, -1].std():.3f}; surrogate's R2 at settings left out {truth.r2:.2f}; its best {about} "
+        f"{len(points)} real trials at {len({(p['rank'], p['rate']) for p in points})} settings, "
+        f"{about} {min(ends):.3f} to {max(ends):.3f}; noise of one trial {truth.deviations[:, -1].std():.3f}; surrogate's R2 at settings left out {truth.r2:.2f}; its best {about} "
         f"{abs(truth.lowest):.3f} at rank {truth.ranks[row]}, rate {10 ** truth.rates[column]:.2g}"
     )
     found: dict[str, Any] = {}

@@ -38,7 +38,8 @@ def read_spec(path: Path, changes: Mapping[str, str]) -> SweepSpec:
         raise ConfigError(str(path), "must be a mapping with question, name, budget and space", "see experiments/rehearsal.yaml", loaded)
     # `resolve` reads profiles from a folder: an experiment file is a profile of the specification
     try:
-        spec: SweepSpec = resolve(SweepSpec, path.stem, changes, path.parent)
+        kinds_first = dict(sorted(changes.items(), key=lambda change: not change[0].endswith(".kind")))  # a new kind empties its block
+        spec: SweepSpec = resolve(SweepSpec, path.stem, kinds_first, path.parent)
     except ConfigError as err:
         err.args = (str(err).replace(f"conf/{path.name}", str(path)),)
         raise
