@@ -129,10 +129,11 @@ def main(about: str, repetitions: int, ways: list[str]) -> None:
     truth = Surrogate(base, points, about)
     ends = [abs(float(_curve(p, about)[-1])) for p in points]
     row, column = np.unravel_index(truth.curve[..., -1].argmin(), truth.curve.shape[:2])
+    settings, at = len({(p["rank"], p["rate"]) for p in points}), f"rank {truth.ranks[row]}, rate {10 ** truth.rates[column]:.2g}"
     print(
-        f"{len(points)} real trials at {len({(p['rank'], p['rate']) for p in points})} settings, "
-        f"{about} {min(ends):.3f} to {max(ends):.3f}; noise of one trial {truth.deviations[:, -1].std():.3f}; surrogate's R2 at settings left out {truth.r2:.2f}; its best {about} "
-        f"{abs(truth.lowest):.3f} at rank {truth.ranks[row]}, rate {10 ** truth.rates[column]:.2g}"
+        f"{len(points)} real trials at {settings} settings, {about} {min(ends):.3f} to {max(ends):.3f}; "
+        f"noise of one trial {truth.deviations[:, -1].std():.3f}; surrogate's R2 at settings left out {truth.r2:.2f}; "
+        f"its best {about} {abs(truth.lowest):.3f} at {at}"
     )
     found: dict[str, Any] = {}
     draws = np.random.default_rng(0)
