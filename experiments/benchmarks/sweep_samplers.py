@@ -3,10 +3,11 @@
     python -m experiments.benchmarks.sweep_samplers score|loss [REPETITIONS] [SAMPLER ...]
 
 The surrogate is a Gaussian process over (log2 rank, log10 rate), fitted to what the trials in
-experiments/reports/sweep_points.jsonl reported (`sweep_points` trains them): their scores on validation questions, which the rehearsal sweep is about, or the log of their validation
-losses. A trial's curve is the surrogate's plus the deviation of one real trial from its equals with other seeds. Samplers and pruners run
-through the sweep's own book. What counts is not what the winner showed, but the noise-free value at its settings, away from the best there
-is (regret). The interval is of the paired difference to random search, by bootstrap over repetitions.
+experiments/reports/sweep_points.jsonl reported (`sweep_points` trains them): their scores on validation questions, which the
+rehearsal sweep is about, or the log of their validation losses. A trial's curve is the surrogate's plus the deviation of one real
+trial from its equals with other seeds. Samplers and pruners run through the sweep's own book. What counts is not what the winner
+showed, but the noise-free value at its settings, away from the best there is (regret). The interval is of the paired difference
+to random search, by bootstrap over repetitions.
 """
 
 from __future__ import annotations
