@@ -45,7 +45,7 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("base", (), ("diagrams/seeds.v1.yaml", "student/system.v1.md")),
-        Stage("diagrams", (), ("diagrams/seeds.v1.yaml", "evaluate/headline.v1.yaml")),
+        Stage("diagrams", (), ("diagrams/seeds.v1.yaml", "evaluate/headline.v1.yaml"), version=2),
         Stage(
             "conversations",
             ("diagrams",),

@@ -249,6 +249,14 @@ def test_a_killed_run_goes_on_without_drawing_again(made: Path, tmp_path: Path, 
     assert _bytes(fresh) == _bytes(out)
 
 
+def test_the_smallest_systems_have_something_to_call() -> None:
+    for size in (2, 3):
+        cfg = DiagramsConfig(min_components=size, max_components=size, anonymous_share=0, max_nesting=0)
+        for index in range(120):
+            graph = generate(cfg, PROMPTS, 0, index)
+            assert {"lb", "gateway", "service", "function", "stream", "queue", "worker"} & {c.type for c in graph.components}
+
+
 def test_an_illegible_picture_is_rejected_with_its_reason_and_settings_are_blamed_at_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,7 +264,7 @@ def test_an_illegible_picture_is_rejected_with_its_reason_and_settings_are_blame
     job = plan(cfg, PROMPTS, 1)[0]
     (tmp_path / PARTS).mkdir()
     result = draw(job, tmp_path)
-    assert isinstance(result, Rejected) and "at least 10 px" in result.detail and result.reason == "illegible"
+    assert isinstance(result, Rejected) and "at least 11 px" in result.detail and result.reason == "illegible"
     monkeypatch.setattr("sysdesign.diagrams.stage.headline_prompts", lambda: ())
     with pytest.raises(LimitError, match="graphs must be legible"):
         diagrams(cfg, seed=1, out=tmp_path / "out", log=NullLog(), runtime=RuntimeConfig(workers=1))

@@ -14,7 +14,7 @@ from sysdesign.diagrams import facts, fonts, layout
 from sysdesign.diagrams.degrade import degrade
 from sysdesign.diagrams.generate import generate
 from sysdesign.diagrams.icons import icon, icon_name
-from sysdesign.diagrams.labels import overlap
+from sysdesign.diagrams.labels import Labelled, merged, overlap, place_labels
 from sysdesign.diagrams.render import Rendered, render
 from sysdesign.diagrams.styles import HELD_OUT, STYLES, TRAINED
 from sysdesign.diagrams.vocabulary import TECHNOLOGIES, TYPE_ICONS
@@ -32,7 +32,7 @@ def _system(index: int, largest: int = 12) -> Architecture:
 
 
 def _draw(graph: Architecture, out: Path, style: str = "drawio", **options: object) -> Rendered:
-    return render(graph, style, out, **{"show": SHOW, "seed": 1, "proof": True, **options})  # type: ignore[arg-type]
+    return render(graph, style, out, **{"show": SHOW, "seed": 1, **options})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -88,8 +88,69 @@ def test_a_picture_keeps_every_limit_or_is_refused(tmp_path: Path, index: int, s
         assert "must" in str(err)
         return
     assert drawn.width * drawn.height <= 1_003_520 and max(drawn.width, drawn.height) <= 3.01 * min(drawn.width, drawn.height)
-    assert drawn.min_font_px >= 10
+    assert drawn.min_font_px >= 10.5
     assert all(0 <= b[0] <= b[2] <= drawn.width and 0 <= b[1] <= b[3] <= drawn.height for b in drawn.boxes.components.values())
+
+
+def _laid(*paths: list[tuple[float, float]], label: tuple[float, float] | None = None) -> layout.Placed:
+    """A layout of arrows alone; the first has a label at `label`."""
+    routes = [layout.Route(path, label if index == 0 else None) for index, path in enumerate(paths)]
+    return layout.Placed(400, 400, {}, {}, routes)
+
+
+@pytest.mark.parametrize(
+    ("paths", "ends", "pairs"),
+    [
+        ([[(10, 10), (200, 10)], [(100, 10), (300, 10)]], [("a", "b"), ("c", "d")], 1),
+        ([[(10, 10), (200, 10)], [(100, 13), (300, 13)]], [("a", "b"), ("c", "d")], 1),  # closer than one can see
+        ([[(10, 10), (200, 10)], [(100, 10), (300, 10)]], [("a", "b"), ("b", "c")], 1),  # a chain: which way does it go on?
+        ([[(10, 10), (200, 10)], [(100, 10), (300, 10)]], [("a", "b"), ("a", "d")], 0),  # a fork
+        ([[(10, 10), (200, 10)], [(100, 10), (300, 10)]], [("a", "b"), ("c", "b")], 0),  # a meeting
+        ([[(10, 10), (200, 10)], [(100, 25), (300, 25)]], [("a", "b"), ("c", "d")], 0),  # side by side
+        ([[(10, 10), (200, 200)], [(10, 200), (200, 10)]], [("a", "b"), ("c", "d")], 0),  # a crossing
+        ([], [], 0),
+    ],
+)  # fmt: skip
+def test_arrows_in_one_line_are_counted(paths: list, ends: list, pairs: int) -> None:
+    assert merged(_laid(*paths), ends) == pairs
+
+
+def test_a_label_stays_where_it_can_only_mean_its_own_arrow() -> None:
+    sizes = layout.Sizes({}, {}, [(40.0, 16.0), None])
+    own, other = [(20.0, 100.0), (380.0, 100.0)], [(20.0, 150.0), (380.0, 150.0)]
+
+    def placed(at: tuple[float, float]) -> tuple[float, float] | None:
+        lay = _laid(own, other, label=at)
+        assert place_labels(lay, sizes) == Labelled()
+        return lay.routes[0].label
+
+    assert placed((200.0, 88.0)) == (200.0, 88.0)  # beside its arrow: kept
+    for misleading in ((200.0, 140.0), (200.0, 150.0), (200.0, 60.0)):  # nearer to the other, on the other, adrift
+        at = placed(misleading)
+        assert at is not None and at[1] == 100.0
+    lay = _laid(own, own, label=None)
+    assert place_labels(lay, sizes) == Labelled(crossed=1)  # nowhere to go: the caller tries another layout
+
+
+def test_no_arrow_of_a_picture_runs_in_anothers_line_and_no_label_hangs_at_another(tmp_path: Path) -> None:
+    for index, style in enumerate(sorted(STYLES)):
+        graph = _system(30 + index, 16)
+        drawn = _draw(graph, tmp_path / "p.png", style, layout=ENGINES[-1])
+        lay = _laid(*(list(route.path) for route in drawn.boxes.edges))
+        assert merged(lay, [(e.src, e.dst) for e in graph.edges]) == 0
+
+
+def test_handwriting_is_drawn_larger_than_letters_that_are_taller(tmp_path: Path) -> None:
+    assert fonts.as_large_as("dejavu", 10.5) == 10.5 and fonts.as_large_as("hand", 10.5) == 11.5
+    graph = _system(7, 25)
+    limit = {"max_pixels": 320_000, "show": ()}
+    smallest = {}
+    for style in ("dark", "whiteboard"):
+        try:
+            smallest[style] = _draw(graph, tmp_path / "p.png", style, **limit).min_font_px
+        except LimitError as err:
+            smallest[style] = float(str(err).split("at least ")[1].split(" px")[0])
+    assert smallest["dark"] >= 10.5 and smallest["whiteboard"] >= 11.5
 
 
 def test_perspective_moves_boxes_with_the_ink(tmp_path: Path) -> None:

@@ -90,14 +90,17 @@ def _proof(job: Job, to: Path) -> Rendered | None:
     for kept in range(len(job.bundles), -1, -1):
         show = {kind for bundle in job.bundles[:kept] for kind in bundle}
         try:
-            return render(job.graph, job.style, to, show=show, seed=job.seed, degraded=job.degraded, layout=job.layout, proof=True)
+            return render(job.graph, job.style, to, show=show, seed=job.seed, degraded=job.degraded, layout=job.layout)
         except LimitError:
             continue
     return None
 
 
 def _read_lines(grey: Image, drawn: Rendered) -> str:
-    """What tesseract reads of every text line of a picture, cut out at native size on a white border, each as a line of its own."""
+    """What tesseract reads of every text line of a picture, cut out at native size, each as a line of its own.
+
+    The white border is narrow because tesseract scales a line image to 36 px: letters in a wide border would be shrunk by it.
+    """
     from PIL import ImageOps
 
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +108,7 @@ def _read_lines(grey: Image, drawn: Rendered) -> str:
         for number, (_, (x0, y0, x1, y1)) in enumerate(drawn.texts):
             cut = grey.crop((max(0, int(x0) - 3), max(0, int(y0) - 2), min(grey.width, int(x1) + 4), min(grey.height, int(y1) + 3)))
             names.append(f"{folder}/{number}.png")
-            ImageOps.expand(ImageOps.autocontrast(cut), 12, 255).save(names[-1])
+            ImageOps.expand(ImageOps.autocontrast(cut), 4, 255).save(names[-1])
         (Path(folder) / "list.txt").write_text("\n".join(names))
         return _tesseract(f"{folder}/list.txt", 7)
 

@@ -61,8 +61,8 @@ class DiagramsConfig(Section):
     """Largest picture; 1280 x 28 x 28 is what the model is shown at most."""
     max_aspect: float = Field(default=3.0, ge=1, le=8)
     """Longest side over shortest."""
-    min_font_px: float = Field(default=10.0, ge=6, le=24)
-    """Smallest text; a picture that cannot keep it is drawn with fewer facts, or rejected."""
+    min_font_px: float = Field(default=10.5, ge=6, le=24)
+    """Smallest text, for fonts with tall lowercase letters (others are larger); who cannot keep it shows fewer facts, or is rejected."""
     layout: Literal["auto", "dot", "python"] = "auto"
     """Who places the boxes: Graphviz, our own, or Graphviz where it is installed."""
 

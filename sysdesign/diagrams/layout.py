@@ -88,7 +88,7 @@ def dot_problem() -> str | None:
 
 
 def place(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, using: Engine, spread: float = 1.0) -> Placed:
-    """Lay out `graph` in `direction` (LR or TB) with `splines` (spline, ortho or polyline); `spread` widens the gaps of our own layout.
+    """Lay out `graph` in `direction` (LR or TB) with `splines` (spline, ortho or polyline); `spread` widens the gaps.
 
     Raises ToolError when dot fails.
     """
@@ -96,24 +96,26 @@ def place(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, us
         from sysdesign.diagrams.layout_python import place_python
 
         return place_python(graph, sizes, direction=direction, spread=spread)
-    source = dot_source(graph, sizes, direction=direction, splines=splines)
+    source = dot_source(graph, sizes, direction=direction, splines=splines, spread=spread)
     try:
+        # one process a graph: in Graphviz 2.43 a graph damages the memory of those laid out after it
         done = subprocess.run(["dot", "-Tjson0"], input=source, capture_output=True, text=True, timeout=120, check=False)
     except (OSError, subprocess.TimeoutExpired) as err:
         raise ToolError("dot -Tjson0", f"must run ({err})", "install Graphviz again, or set diagrams.layout=python") from None
     if done.returncode != 0 or not done.stdout.strip():
         if splines == "ortho":  # Graphviz before 3.0 dies on some graphs with right-angled arrows in clusters
-            return place(graph, sizes, direction=direction, splines="polyline", using=using)
+            return place(graph, sizes, direction=direction, splines="polyline", using=using, spread=spread)
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ToolError("dot -Tjson0", f"must lay out {graph.title[:40]!r}: {said}", "update Graphviz, or set diagrams.layout=python")
     return _read(json.loads(done.stdout), graph, sizes, splines)
 
 
-def dot_source(graph: Architecture, sizes: Sizes, *, direction: str, splines: str) -> str:
+def dot_source(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, spread: float = 1.0) -> str:
     """The Graphviz program. Boxes and labels are empty tables of the measured size: Graphviz never sees a letter."""
+    beside, between = 0.42 * spread, (0.6 if splines == "ortho" else 0.55) * spread  # inches
     lines = [
         "digraph g {",
-        f"graph [rankdir={direction} splines={splines} nodesep=0.42 ranksep={0.6 if splines == 'ortho' else 0.55}];",
+        f"graph [rankdir={direction} splines={splines} nodesep={beside:.3f} ranksep={between:.3f}];",
         "graph [pad=0 margin=0 fontsize=1];",
         'node [shape=box fixedsize=true label="" margin=0]; edge [arrowsize=0.9 fontsize=1];',
     ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from sysdesign.diagrams.fit import GAP, MARGIN, TITLE_PX, Frame
+from sysdesign.diagrams.fonts import family_for, wrap
 from sysdesign.diagrams.icons import icon, icon_name
 from sysdesign.diagrams.ink import Ink
 from sysdesign.diagrams.labels import around
-from sysdesign.diagrams.layout import Placed
 from sysdesign.diagrams.scene import ICON, Line, Scene, block_height, line_height, shape_of, text_width
 from sysdesign.diagrams.shapes import arrowhead, dash, outline, rounded, text_shift, wobble
 from sysdesign.diagrams.styles import GROUPS, Colour, Style
@@ -18,35 +18,6 @@ from sysdesign.graph import Architecture, Component
 from sysdesign.records import Box
 
 Point = tuple[float, float]
-
-
-@dataclass
-class Frame:
-    """A layout on its page: `scale` pixels for each design pixel, the layout's origin at (`left`, `top`) design pixels."""
-
-    placed: Placed
-    scale: float
-    width: int
-    height: int
-    left: float
-    top: float
-    legend: list[str]
-    crowded: int
-    labels: dict[int, Box] = field(default_factory=dict)  # filled while painting, pixels
-
-    def point(self, p: Point) -> Point:
-        """Layout point to pixels."""
-        return (p[0] + self.left) * self.scale, (p[1] + self.top) * self.scale
-
-    def box(self, b: Box) -> Box:
-        """Layout box to pixels."""
-        x0, y0 = self.point((b[0], b[1]))
-        x1, y1 = self.point((b[2], b[3]))
-        return round(x0, 1), round(y0, 1), round(x1, 1), round(y1, 1)
-
-    def px(self, design_px: float) -> float:
-        """Font size in pixels, in half-pixel steps so that few fonts are loaded."""
-        return math.floor(design_px * self.scale * 2) / 2
 
 
 def paint(graph: Architecture, style: Style, scene: Scene, frame: Frame, rng: random.Random) -> Ink:
@@ -183,9 +154,6 @@ def _label(ink: Ink, lines: list[Line], middle: Point | None, size: tuple[float,
 
 
 def _captions(ink: Ink, scene: Scene, style: Style, frame: Frame) -> None:
-    from sysdesign.diagrams.fonts import family_for, wrap
-    from sysdesign.diagrams.render import GAP, MARGIN, TITLE_PX
-
     s = frame.scale
     at = MARGIN * s
     for text in wrap(family_for(style.family, scene.title), TITLE_PX, scene.title, (frame.width / s - 2 * MARGIN) / 1.04, True):

@@ -12,8 +12,8 @@ from sysdesign.diagrams.shapes import inflate
 from sysdesign.diagrams.styles import Style
 from sysdesign.graph import Architecture, Component, ZoneKind
 
-ICON = 60.0
-PAD_X, PAD_Y = 13.0, 9.0
+ICON = 54.0
+PAD_X, PAD_Y = 11.0, 8.0
 NAME_LIMIT, FACT_LIMIT, LABEL_LIMIT = 230.0, 190.0, 150.0
 ZONE_WORDS: dict[ZoneKind, str] = {
     "region": "region", "az": "AZ", "vpc": "network", "subnet": "subnet", "trust": "trust zone", "cluster": "cluster", "edge": "edge",

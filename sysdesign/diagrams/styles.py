@@ -29,7 +29,7 @@ class Style:
     zone_line: Colour
     zone_ink: Colour
     splines: str = "spline"
-    name_px: int = 20
+    name_px: int = 19
     text_px: int = 16
     bold: bool = True
     corner: float = 4

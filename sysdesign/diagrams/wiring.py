@@ -16,6 +16,7 @@ from sysdesign.graph import ComponentType, Edge
 
 STORES: tuple[ComponentType, ...] = ("sql", "nosql", "object", "search", "warehouse")
 LEAVES: tuple[ComponentType, ...] = (*STORES, "external", "model", "auth", "monitor", "cache")
+FRONT: tuple[ComponentType, ...] = ("lb", "gateway", "service", "function", "stream", "queue", "worker")  # what clients can call
 ORDER: tuple[ComponentType, ...] = (
     "client", "dns", "cdn", "lb", "gateway", "auth", "service", "scheduler", "queue", "stream", "function", "worker", "model", "cache",
     "sql", "nosql", "object", "search", "warehouse", "external", "monitor",
@@ -103,9 +104,7 @@ def tangle(draft: Draft, cfg: DiagramsConfig, rng: random.Random) -> None:
 def _front(draft: Draft, rng: random.Random) -> list[str]:
     """Clients to the entry; returns the hubs that call the front services."""
     clients, cdns, lbs, gateways = draft.of("client"), draft.of("cdn"), draft.of("lb"), draft.of("gateway")
-    services = draft.of("service", "function", "stream", "queue", "worker")
-    chain = [x for x in (lbs[:1], gateways[:1]) if x] or [services[:1]]
-    door = chain[0][0]
+    door = next(part for kinds in (FRONT[:1], FRONT[1:2], FRONT[2:]) for part in draft.of(*kinds))
     for at, client in enumerate(clients):
         for dns in draft.of("dns")[:1]:
             join(draft, rng, client, dns, calls_per_request=0.1)
