@@ -1,7 +1,8 @@
 """Turns `conf/*.yaml` profiles and dotted flags into one checked Config: defaults < profiles left to right < flags.
 
 Every problem is reported at once, with the file or flag that set it, the value, and the nearest field that exists. A
-union block whose `kind` changes is replaced, never mixed with the fields of the kind before.
+union block whose `kind` changes from one layer to the next is replaced, never mixed with the fields of the kind before.
+All flags are one layer, so their order says nothing; a flag for a block comes before those for fields inside it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +71,37 @@ def _resolve(root: type[BaseModel], profile: str, flags: Mapping[str, str], conf
     origin: dict[Path_, str] = {}
     names = [name.strip() for name in profile.split(",") if name.strip()]
     for name in names:
-        _overlay(tree, _read_profile(name, conf), f"conf/{name}.yaml", origin, root)
-    for path, text in flags.items():
-        if path in ("", ".") or any(not part for part in path.split(".")):
-            raise ConfigError(f"--{path}", "a flag is a dotted path such as --train.lora.rank", "see --help for all of them")
-        leaf: Any = _parse(text)
-        for part in reversed(path.split(".")):
-            leaf = {part: leaf}
-        _overlay(tree, leaf, f"--{path}", origin, root)
+        _overlay(tree, _read_profile(name, conf), lambda at, name=name: f"conf/{name}.yaml", origin, root)  # type: ignore[misc]
+    for layer in _layers(flags):
+        _overlay(tree, layer, partial(_flag_of, list(flags)), origin, root)
     try:
         return root.model_validate(tree)
     except ValidationError as err:
         problems = [_explain(root, tree, dict(problem), origin) for problem in err.errors()]
         raise _joined(sorted(problems, key=str)) from None
+
+
+def _layers(flags: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The flags as nested mappings: those of one section first, then those of its blocks, then of fields in them.
+
+    Raises ConfigError for a flag that is no dotted path.
+    """
+    by_depth: dict[int, dict[str, Any]] = {}
+    for path, text in flags.items():
+        *blocks, last = path.split(".")
+        if not all((*blocks, last)):
+            raise ConfigError(f"--{path}", "a flag is a dotted path such as --train.lora.rank", "see --help for all of them")
+        node = by_depth.setdefault(len(blocks), {})
+        for part in blocks:
+            node = node.setdefault(part, {})
+        node[last] = _parse(text)
+    yield from (by_depth[depth] for depth in sorted(by_depth))
+
+
+def _flag_of(flags: Sequence[str], at: Path_) -> str:
+    """The flag that set what is `at` that place; of several, the one that chose the block's kind."""
+    paths = {flag: tuple(flag.split(".")) for flag in sorted(flags, key=lambda flag: not flag.endswith(".kind"))}
+    return next(f"--{flag}" for flag, path in paths.items() if path[: len(at)] == at[: len(path)])
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
@@ -130,8 +150,14 @@ def _parse(text: str) -> Any:
 
 
 def _overlay(
-    tree: dict[str, Any], layer: Mapping[str, Any], source: str, origin: dict[Path_, str], model: type[BaseModel] | None, at: Path_ = ()
+    tree: dict[str, Any],
+    layer: Mapping[str, Any],
+    source: Callable[[Path_], str],
+    origin: dict[Path_, str],
+    model: type[BaseModel] | None,
+    at: Path_ = (),
 ) -> None:
+    """Put `layer` over `tree`, in place. `source(place)`: what a person wrote it in."""
     for name, value in layer.items():
         here = (*at, str(name))
         info = model.model_fields.get(str(name)) if model else None
@@ -143,17 +169,19 @@ def _overlay(
             if len(blocks) > 1:
                 default = getattr(info.get_default(call_default_factory=True), "kind", None) if info else None
                 kind = kind or old.get("kind") or default
-                if old and old.get("kind", default) != kind:
-                    old = {}
+                if old and (before := old.get("kind", default)) != kind:
+                    # what the kind before never had was written for another one: it must fit the new one, or be named as wrong
+                    known = {field for b in blocks if before in _kinds(b) for field in b.model_fields}
+                    old = {field: value for field, value in old.items() if field not in known}
                 old = {"kind": kind} | old
             tree[str(name)] = old
             block = next((b for b in blocks if len(blocks) == 1 or kind in _kinds(b)), None)
-            origin[here] = source
+            origin[here] = source(here)
             _overlay(old, value, source, origin, block, here)
         else:
             truth_for_number = isinstance(value, bool) and info is not None and info.annotation in (int, float)
             tree[str(name)] = str(value).lower() if truth_for_number else value  # pydantic would read `true` as 1
-            origin[here] = source
+            origin[here] = source(here)
 
 
 def _blocks(info: FieldInfo) -> list[type[BaseModel]]:

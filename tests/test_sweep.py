@@ -92,6 +92,12 @@ def test_a_flag_may_not_fix_an_axis_and_may_change_the_budget() -> None:
     path = ROOT / "experiments/rehearsal.yaml"
     with pytest.raises(ConfigError, match="--train.lora.rank: is varied by the sweep"):
         check(read_spec(path, {}), {"train.lora.rank": "8"}, sweep.metrics)
+    mix = read_spec(ROOT / "experiments/teacher-mix.yaml", {})
+    with pytest.raises(ConfigError, match="--conversations.teacher.kind: is varied by the sweep's conversations.teacher"):
+        check(mix, {"conversations.teacher.kind": "offline"}, sweep.metrics)  # every trial would have had that one
+    wide = read_spec(ROOT / "experiments/resolution.yaml", {})
+    with pytest.raises(ConfigError, match="resolution: fixed.dataset.picture.min_tokens: is varied by the sweep's dataset.picture"):
+        check(wide.model_copy(update={"fixed": {"dataset.picture.min_tokens": 64}}), {}, sweep.metrics)
     assert read_spec(path, {"budget.trials": "3"}).budget.trials == 3
     assert read_spec(path, {"runner.gpus": "2", "runner.kind": "ray"}).runner.gpus == 2  # in whatever order
     with pytest.raises(ConfigError, match="must be a readable experiment file"):
