@@ -69,11 +69,15 @@ def test_the_address_of_a_shared_storage_is_never_shown(tmp_path: Path, monkeypa
         pass
 
 
-def test_ray_runs_the_same_study_and_writes_no_secret(tmp_path: Path, tracking_uri: str) -> None:
+def test_ray_runs_the_same_study_after_interrupts_and_writes_no_secret(tmp_path: Path, tracking_uri: str) -> None:
     (tmp_path / "spec.json").write_text(json.dumps({"budget": {"trials": 4}, "pruning": {"kind": "asha", "factor": 2}, "seed": 3}))
     (tmp_path / "runner.json").write_text('{"workers": 2, "gpus": 2}')
     env = os.environ | {"MLFLOW_TRACKING_PASSWORD": "canary-4711", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    done = drive("drive", tmp_path, "ray", env=env | {"RAY_OVERRIDE_RESOURCES": '{"GPU": 4}'})  # as Ray counts them; no trial here uses one
+    env |= {"RAY_OVERRIDE_RESOURCES": '{"GPU": 4}'}  # as Ray counts them; no trial here uses one
+    for kill in ("event:5:SIGINT", "event:9:SIGTERM"):
+        ended = drive("drive", tmp_path, "ray", kill, env=env)
+        assert ended.returncode == 130 and ended.stderr == "stopped: what was finished is kept; the same command goes on from here\n"
+    done = drive("drive", tmp_path, "ray", env=env)
     assert done.returncode == 0, done.stderr
     shares = {path.read_text() for path in (tmp_path / "trials").glob("*/gpus.txt")}
     assert shares <= {"0,1", "2,3"} and shares, shares
