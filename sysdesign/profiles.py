@@ -208,22 +208,33 @@ def _kinds(block: type[BaseModel]) -> tuple[Any, ...]:
 def _explain(root: type[BaseModel], tree: Any, problem: Mapping[str, Any], origin: Mapping[Path_, str]) -> ConfigError:
     """One pydantic error in the project's words."""
     path: list[str] = []
-    node = tree
+    node, block = tree, tree
     for part in problem["loc"]:
         if isinstance(node, dict) and str(part) not in node and node.get("kind") == part:
             continue  # pydantic names the tag of a union; it is no field
         path.append(str(part))
-        node = node.get(part) if isinstance(node, dict) else None
+        node, block = (node.get(part) if isinstance(node, dict) else None), node
     dotted = ".".join(path)
     source = next((origin[tuple(path[:n])] for n in range(len(path), 0, -1) if tuple(path[:n]) in origin), "defaults")
     where = source if source == f"--{dotted}" else f"{source}: {dotted}"
     if problem["type"] == "extra_forbidden":
+        if kinds := _kinds_with(root, path):
+            do = f"set {'.'.join(path[:-1])}.kind to {' or '.join(kinds)}, or leave it out"
+            return ConfigError(where, f"is no field of kind {block.get('kind')}", do, problem["input"])
         known = [field.path for field in fields(root)]
         near = difflib.get_close_matches(dotted, known, 1, 0.6) or [p for p in known if p.endswith("." + path[-1])][:1]
         return ConfigError(where, "is no field", f"did you mean {near[0]}?" if near else "see --help for all fields", problem["input"])
     message = problem["msg"].removeprefix("Value error, ")
     do = "set a value that fits, or leave it out for the default"
     return ConfigError(where, message[0].lower() + message[1:], do, problem["input"])
+
+
+def _kinds_with(root: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Kinds of the block at `path[:-1]` that have the field which `path` ends in."""
+    blocks = [root]
+    for part in path[:-1]:
+        blocks = [inner for block in blocks if part in block.model_fields for inner in _blocks(block.model_fields[part])]
+    return [str(kind) for block in blocks if {"kind", path[-1]} <= set(block.model_fields) for kind in _kinds(block)]
 
 
 def _joined(problems: Sequence[ConfigError]) -> ConfigError:

@@ -74,7 +74,7 @@ def test_the_order_of_flags_says_nothing(conf: Path) -> None:
     for flags in permutations(block.items()):
         assert resolve(Tree, "", dict(flags), conf).talk.teacher == Live(model="m", cap_usd=3)
     for flags in permutations({"talk.teacher.kind": "live", "talk.teacher.phrasings": "3"}.items()):
-        with pytest.raises(ConfigError, match=r"--talk.teacher.phrasings: is no field") as caught:
+        with pytest.raises(ConfigError, match="phrasings: is no field of kind live .*set talk.teacher.kind to rules, or") as caught:
             resolve(Tree, "", dict(flags), conf)
         assert "--talk.teacher.kind: talk.teacher.model: field required" in str(caught.value)
 

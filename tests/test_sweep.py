@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,9 @@ RATE = {"kind": "float", "low": 1e-4, "high": 1e-2}
         ({"space": {"runtime.workers": {"kind": "int", "low": 1, "high": 8}}}, "cannot change a result"),
         ({"space": {}}, "space.*at least 1 item"),
         ({"budget": {"trials": 0}}, "budget.trials: input should be greater than or equal to 1.*got 0"),
+        ({"budget": {"trials": 1, "usd": 0}}, "budget.usd: input should be greater than 0 .got 0.*leave it out"),  # is not "no limit"
+        ({"budget": {"trials": 1, "hours": 0}}, "budget.hours: input should be greater than 0 .got 0"),
+        ({"runner": {"kind": "optuna", "address": "head:6379"}}, "runner.address: is no field of kind optuna .*set runner.kind to ray"),
         (
             {"objective": {"metric": "train/loss_lst", "direction": "minimize"}},
             "objective.metric: must be a number that is logged at a trial's end.*did you mean train/loss_last",
@@ -142,6 +147,12 @@ def test_a_ray_address_that_does_not_answer() -> None:
         require_cluster("127.0.0.1:9")
     with pytest.raises(ServiceError, match="inside the cluster"):
         require_cluster("ray://127.0.0.1:10001")
+    with pytest.raises(ServiceError, match="must be host:port .got 'head'"):
+        require_cluster("head")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # answers, and is no cluster: Ray would try for minutes
+        threading.Thread(target=lambda: server.accept()[0].sendall(b"+OK ready\r\n"), daemon=True).start()
+        with pytest.raises(ServiceError, match="a Ray cluster must answer there, and what does is none"):
+            require_cluster(f"127.0.0.1:{server.getsockname()[1]}")
 
 
 def test_a_ray_cluster_without_room_for_one_trial_is_refused_instead_of_waited_for() -> None:
