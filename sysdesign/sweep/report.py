@@ -49,7 +49,8 @@ class SweepReport(Report):
         return {name: float(value) for name, value in {**found, **shares}.items() if value is not None}
 
     def note(self) -> str:
-        ran = f"{self.complete} trials ran to their end, {self.pruned} were pruned, {self.failed} failed, in {self.hours:.2f} h"
+        whole = "1 trial ran to its end" if self.complete == 1 else f"{self.complete} trials ran to their end"
+        ran = f"{whole}, {self.pruned} {'was' if self.pruned == 1 else 'were'} pruned, {self.failed} failed, in {self.hours:.2f} h"
         money = f" and {self.usd:.2f} USD" if self.usd else ""
         if self.best is None:
             return f"{ran}{money}; none has a score."
