@@ -93,7 +93,7 @@ def test_a_bad_file_is_refused_with_the_way_out(change: dict[str, Any], said: st
         check(read_spec(path, {}), {}, sweep.metrics)
 
 
-def test_a_flag_may_not_fix_an_axis_and_may_change_the_budget() -> None:
+def test_a_flag_may_not_fix_an_axis_and_may_change_the_budget(tmp_path: Path) -> None:
     path = ROOT / "experiments/rehearsal.yaml"
     with pytest.raises(ConfigError, match="--train.lora.rank: is varied by the sweep"):
         check(read_spec(path, {}), {"train.lora.rank": "8"}, sweep.metrics)
@@ -107,6 +107,13 @@ def test_a_flag_may_not_fix_an_axis_and_may_change_the_budget() -> None:
     assert read_spec(path, {"runner.gpus": "2", "runner.kind": "ray"}).runner.gpus == 2  # in whatever order
     with pytest.raises(ConfigError, match="must be a readable experiment file"):
         read_spec(Path("experiments/none.yaml"), {})
+    (tmp_path / "mine.yml").write_bytes(path.read_bytes())
+    with pytest.raises(ConfigError, match="--spec: an experiment file is named something.yaml .got .*mine.yml"):
+        read_spec(tmp_path / "mine.yml", {})
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    with pytest.raises(ConfigError, match="mine.yaml: budget: field required") as caught:
+        read_spec(tmp_path / "mine.yaml", {})
+    assert all(line.startswith(f"{tmp_path}/mine.yaml: ") for line in str(caught.value).splitlines())
 
 
 @pytest.mark.parametrize("kind", ["optuna", "ray"])

@@ -34,13 +34,16 @@ def read_spec(path: Path, changes: Mapping[str, str]) -> SweepSpec:
         known = ", ".join(sorted(str(p) for p in Path("experiments").glob("*.yaml")))
         law = f"must be a readable experiment file ({str(err).splitlines()[0]})"
         raise ConfigError("--spec", law, f"name one of {known}" if known else "see experiments/", str(path)) from None
+    if path.suffix != ".yaml":
+        raise ConfigError("--spec", "an experiment file is named something.yaml", "rename it", str(path))
     if not isinstance(loaded, dict):
         raise ConfigError(str(path), "must be a mapping with question, name, budget and space", "see experiments/rehearsal.yaml", loaded)
     # `resolve` reads profiles from a folder: an experiment file is a profile of the specification
     try:
         spec: SweepSpec = resolve(SweepSpec, path.stem, changes, path.parent)
     except ConfigError as err:
-        err.args = (str(err).replace(f"conf/{path.name}", str(path)),)
+        said = [line.replace(f"conf/{path.name}", str(path)) for line in str(err).splitlines()]
+        err.args = ("\n".join(line.replace("defaults: ", f"{path}: ", 1) if line.startswith("defaults: ") else line for line in said),)
         raise
     return spec
 
