@@ -99,8 +99,9 @@ def _layers(flags: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def _flag_of(flags: Sequence[str], at: Path_) -> str:
-    """The flag that set what is `at` that place; of several, the one that chose the block's kind."""
-    paths = {flag: tuple(flag.split(".")) for flag in sorted(flags, key=lambda flag: not flag.endswith(".kind"))}
+    """The flag that set what is `at` that place: its own, then the one that chose the block's kind, then any in it or around it."""
+    ordered = sorted(flags, key=lambda flag: (flag != ".".join(at), not flag.endswith(".kind")))
+    paths = {flag: tuple(flag.split(".")) for flag in ordered}
     return next(f"--{flag}" for flag, path in paths.items() if path[: len(at)] == at[: len(path)])
 
 
@@ -164,7 +165,9 @@ def _overlay(
         blocks = _blocks(info) if info else []
         if isinstance(value, Mapping) and (blocks or not info):
             old = tree.get(str(name))
-            old = old if isinstance(old, dict) else {}
+            if old is not None and not isinstance(old, dict):  # what another layer put here would be lost without a word
+                raise ConfigError(origin[here], f"{'.'.join(here)} is a block of fields", "write a mapping, or leave it out", old)
+            old = old or {}
             kind = value.get("kind")
             if len(blocks) > 1:
                 default = getattr(info.get_default(call_default_factory=True), "kind", None) if info else None

@@ -79,6 +79,13 @@ def test_the_order_of_flags_says_nothing(conf: Path) -> None:
         assert "--talk.teacher.kind: talk.teacher.model: field required" in str(caught.value)
 
 
+def test_a_value_where_a_block_belongs_is_not_lost_under_a_field_of_that_block(conf: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--talk: talk is a block of fields .got 5. - write a mapping, or leave it out"):
+        resolve(Tree, "", {"talk.rate": "1", "talk": "5"}, conf)
+    (conf / "empty.yaml").write_text("talk:\n")
+    assert resolve(Tree, "empty", {"talk.rate": "1"}, conf).talk.rate == 1
+
+
 def test_a_field_written_for_a_kind_that_a_later_layer_names_is_kept(conf: Path) -> None:
     (conf / "cap.yaml").write_text("talk: {teacher: {cap_usd: 5, phrasings: 3}}\n")
     (conf / "live.yaml").write_text("talk: {teacher: {kind: live, model: m}}\n")
