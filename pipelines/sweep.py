@@ -7,6 +7,7 @@ to conf/; without it the profile lies in the sweep's folder.
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -107,7 +108,7 @@ def _run(spec: SweepSpec, base: Config, flags: Mapping[str, str], book: Any, fol
     trials.close(parent, "FINISHED")
     print(f"\nended because {conductor.stopped}\n{found.note()}\nreport: {folder / 'report' / 'report.html'}", flush=True)
     if found.profile:
-        _hand_over(spec, found.profile, keep)
+        _hand_over(spec, flags, found.profile, keep)
 
 
 def prepare(spec: SweepSpec, config: Config, store: Any) -> None:
@@ -196,13 +197,14 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
-def _hand_over(spec: SweepSpec, profile: Path, keep: bool) -> None:
-    """Say, or do, what makes the winner a profile like every other."""
+def _hand_over(spec: SweepSpec, flags: Mapping[str, str], profile: Path, keep: bool) -> None:
+    """Say, or do, what makes the winner a profile like every other. `flags` held for all trials, so they hold for it."""
     if keep:
         shutil.copy(profile, CONF / profile.name)
     else:
         print(f"keep the winner: cp {profile} conf/")
-    print(f"train it in full, evaluate, gate: mlflow run . -P profile={spec.profile},{profile.stem} --env-manager=local", flush=True)
+    more = "".join(f" -P {shlex.quote(f'{name}={value}')}" for name, value in flags.items())
+    print(f"train it in full, evaluate, gate: mlflow run . -P profile={spec.profile},{profile.stem}{more} --env-manager=local", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Turns `conf/*.yaml` profiles and dotted flags into one checked Config: defaults < profiles left to right < flags.
 
 Every problem is reported at once, with the file or flag that set it, the value, and the nearest field that exists. A
-union block whose `kind` changes is replaced, never mixed with the fields of the kind before.
+union block whose `kind` changes from one layer to the next is replaced, never mixed with the fields of the kind before.
+All flags are one layer, so their order says nothing; a flag for a block comes before those for fields inside it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +71,38 @@ def _resolve(root: type[BaseModel], profile: str, flags: Mapping[str, str], conf
     origin: dict[Path_, str] = {}
     names = [name.strip() for name in profile.split(",") if name.strip()]
     for name in names:
-        _overlay(tree, _read_profile(name, conf), f"conf/{name}.yaml", origin, root)
-    for path, text in flags.items():
-        if path in ("", ".") or any(not part for part in path.split(".")):
-            raise ConfigError(f"--{path}", "a flag is a dotted path such as --train.lora.rank", "see --help for all of them")
-        leaf: Any = _parse(text)
-        for part in reversed(path.split(".")):
-            leaf = {part: leaf}
-        _overlay(tree, leaf, f"--{path}", origin, root)
+        _overlay(tree, _read_profile(name, conf), lambda at, name=name: f"conf/{name}.yaml", origin, root)  # type: ignore[misc]
+    for layer in _layers(flags):
+        _overlay(tree, layer, partial(_flag_of, list(flags)), origin, root)
     try:
         return root.model_validate(tree)
     except ValidationError as err:
         problems = [_explain(root, tree, dict(problem), origin) for problem in err.errors()]
         raise _joined(sorted(problems, key=str)) from None
+
+
+def _layers(flags: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The flags as nested mappings: those of one section first, then those of its blocks, then of fields in them.
+
+    Raises ConfigError for a flag that is no dotted path.
+    """
+    by_depth: dict[int, dict[str, Any]] = {}
+    for path, text in flags.items():
+        *blocks, last = path.split(".")
+        if not all((*blocks, last)):
+            raise ConfigError(f"--{path}", "a flag is a dotted path such as --train.lora.rank", "see --help for all of them")
+        node = by_depth.setdefault(len(blocks), {})
+        for part in blocks:
+            node = node.setdefault(part, {})
+        node[last] = _parse(text)
+    yield from (by_depth[depth] for depth in sorted(by_depth))
+
+
+def _flag_of(flags: Sequence[str], at: Path_) -> str:
+    """The flag that set what is `at` that place: its own, then the one that chose the block's kind, then any in it or around it."""
+    ordered = sorted(flags, key=lambda flag: (flag != ".".join(at), not flag.endswith(".kind")))
+    paths = {flag: tuple(flag.split(".")) for flag in ordered}
+    return next(f"--{flag}" for flag, path in paths.items() if path[: len(at)] == at[: len(path)])
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
@@ -130,30 +151,40 @@ def _parse(text: str) -> Any:
 
 
 def _overlay(
-    tree: dict[str, Any], layer: Mapping[str, Any], source: str, origin: dict[Path_, str], model: type[BaseModel] | None, at: Path_ = ()
+    tree: dict[str, Any],
+    layer: Mapping[str, Any],
+    source: Callable[[Path_], str],
+    origin: dict[Path_, str],
+    model: type[BaseModel] | None,
+    at: Path_ = (),
 ) -> None:
+    """Put `layer` over `tree`, in place. `source(place)`: what a person wrote it in."""
     for name, value in layer.items():
         here = (*at, str(name))
         info = model.model_fields.get(str(name)) if model else None
         blocks = _blocks(info) if info else []
         if isinstance(value, Mapping) and (blocks or not info):
             old = tree.get(str(name))
-            old = old if isinstance(old, dict) else {}
+            if old is not None and not isinstance(old, dict):  # what another layer put here would be lost without a word
+                raise ConfigError(origin[here], f"{'.'.join(here)} is a block of fields", "write a mapping, or leave it out", old)
+            old = old or {}
             kind = value.get("kind")
             if len(blocks) > 1:
                 default = getattr(info.get_default(call_default_factory=True), "kind", None) if info else None
                 kind = kind or old.get("kind") or default
-                if old and old.get("kind", default) != kind:
-                    old = {}
+                if old and (before := old.get("kind", default)) != kind:
+                    # what the kind before never had was written for another one: it must fit the new one, or be named as wrong
+                    known = {field for b in blocks if before in _kinds(b) for field in b.model_fields}
+                    old = {field: value for field, value in old.items() if field not in known}
                 old = {"kind": kind} | old
             tree[str(name)] = old
             block = next((b for b in blocks if len(blocks) == 1 or kind in _kinds(b)), None)
-            origin[here] = source
+            origin[here] = source(here)
             _overlay(old, value, source, origin, block, here)
         else:
             truth_for_number = isinstance(value, bool) and info is not None and info.annotation in (int, float)
             tree[str(name)] = str(value).lower() if truth_for_number else value  # pydantic would read `true` as 1
-            origin[here] = source
+            origin[here] = source(here)
 
 
 def _blocks(info: FieldInfo) -> list[type[BaseModel]]:
@@ -180,22 +211,33 @@ def _kinds(block: type[BaseModel]) -> tuple[Any, ...]:
 def _explain(root: type[BaseModel], tree: Any, problem: Mapping[str, Any], origin: Mapping[Path_, str]) -> ConfigError:
     """One pydantic error in the project's words."""
     path: list[str] = []
-    node = tree
+    node, block = tree, tree
     for part in problem["loc"]:
         if isinstance(node, dict) and str(part) not in node and node.get("kind") == part:
             continue  # pydantic names the tag of a union; it is no field
         path.append(str(part))
-        node = node.get(part) if isinstance(node, dict) else None
+        node, block = (node.get(part) if isinstance(node, dict) else None), node
     dotted = ".".join(path)
     source = next((origin[tuple(path[:n])] for n in range(len(path), 0, -1) if tuple(path[:n]) in origin), "defaults")
     where = source if source == f"--{dotted}" else f"{source}: {dotted}"
     if problem["type"] == "extra_forbidden":
+        if kinds := _kinds_with(root, path):
+            do = f"set {'.'.join(path[:-1])}.kind to {' or '.join(kinds)}, or leave it out"
+            return ConfigError(where, f"is no field of kind {block.get('kind')}", do, problem["input"])
         known = [field.path for field in fields(root)]
         near = difflib.get_close_matches(dotted, known, 1, 0.6) or [p for p in known if p.endswith("." + path[-1])][:1]
         return ConfigError(where, "is no field", f"did you mean {near[0]}?" if near else "see --help for all fields", problem["input"])
     message = problem["msg"].removeprefix("Value error, ")
     do = "set a value that fits, or leave it out for the default"
     return ConfigError(where, message[0].lower() + message[1:], do, problem["input"])
+
+
+def _kinds_with(root: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Kinds of the block at `path[:-1]` that have the field which `path` ends in."""
+    blocks = [root]
+    for part in path[:-1]:
+        blocks = [inner for block in blocks if part in block.model_fields for inner in _blocks(block.model_fields[part])]
+    return [str(kind) for block in blocks if {"kind", path[-1]} <= set(block.model_fields) for kind in _kinds(block)]
 
 
 def _joined(problems: Sequence[ConfigError]) -> ConfigError:

@@ -2,7 +2,7 @@
 `... drives ROOT RUNNER KILL ...` several, one after the other.
 
 Each trial runs ten steps of a curve that depends on its values, writes every step into its events and, once, its number into
-`ran.txt`. The driver kills itself with SIGKILL where KILL says, as `event:2` (second event heard) or `end:1`.
+`ran.txt`. The driver kills itself where KILL says, as `event:2` (second event heard) or `end:1`, with SIGKILL, or with `end:1:SIGINT`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run_trial(folder: Path) -> None:
         from sysdesign.train import ranks
 
         ranks.START = "fork"
-        ranks.spread(partial(run_rank, folder=folder), processes, cuda=False, log=Journal(folder))
+        ranks.spread(partial(run_rank, folder=folder), processes, cuda=False, log=Journal(folder), meeting=folder / "meeting")
     with (folder / "gpus.txt").open("w") as gpus:
         gpus.write(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     fault = asked.values.get("fault", "")
@@ -100,10 +100,10 @@ class Fuse:
         self.inner, self.kill, self.count = inner, kill, 0
 
     def _burn(self, call: str) -> None:
-        where, _, number = self.kill.partition(":")
+        where, number, name, *_ = [*self.kill.split(":"), "", ""]
         self.count += where == call
         if number and self.count == int(number):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[name or "SIGKILL"])
 
     def begin(self, trial: int, values: Mapping[str, Any], *, again: bool) -> None:
         self._burn("begin")
@@ -160,6 +160,9 @@ if __name__ == "__main__":
     if sys.argv[1] == "drives":
         print(json.dumps(drives(Path(sys.argv[2]), sys.argv[3], sys.argv[4:])))
     elif sys.argv[1] == "drive":
-        drive(Path(sys.argv[2]), *sys.argv[3:])
+        from pipelines.command import errors_as_lines
+
+        with errors_as_lines():
+            drive(Path(sys.argv[2]), *sys.argv[3:])
     else:
         run_trial(Path(sys.argv[1]))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from itertools import permutations
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
-from pydantic import Field
+import yaml
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 
 from sysdesign.config.root import Config
 from sysdesign.config.section import Section
+from sysdesign.config.sweep import SweepSpec
 from sysdesign.errors import ConfigError
-from sysdesign.profiles import CONF, fields, resolve
+from sysdesign.profiles import CONF, _blocks, _kinds, fields, resolve
 
 
 class Rules(Section):
@@ -57,6 +64,84 @@ def test_a_block_whose_kind_changes_is_replaced_not_mixed(conf: Path) -> None:
     assert resolve(Tree, "one", {"talk.teacher.cap_usd": "3"}, conf).talk.teacher == Live(model="m", cap_usd=3)
     assert resolve(Tree, "two", {"talk.teacher.phrasings": "3"}, conf).talk.teacher == Rules(phrasings=3)
     assert resolve(Tree, "", {"talk.teacher.phrasings": "4"}, conf).talk.teacher == Rules(phrasings=4)
+
+
+def test_the_order_of_flags_says_nothing(conf: Path) -> None:
+    live = {"talk.teacher.model": "m", "talk.teacher.cap_usd": "3", "talk.teacher.kind": "live"}
+    for flags in permutations(live.items()):
+        assert resolve(Tree, "two", dict(flags), conf).talk.teacher == Live(model="m", cap_usd=3)
+    block = {"talk.teacher.cap_usd": "3", "talk.teacher": "{kind: live, model: m, cap_usd: 2}"}
+    for flags in permutations(block.items()):
+        assert resolve(Tree, "", dict(flags), conf).talk.teacher == Live(model="m", cap_usd=3)
+    for flags in permutations({"talk.teacher.kind": "live", "talk.teacher.phrasings": "3"}.items()):
+        with pytest.raises(ConfigError, match="phrasings: is no field of kind live .*set talk.teacher.kind to rules, or") as caught:
+            resolve(Tree, "", dict(flags), conf)
+        assert "--talk.teacher.kind: talk.teacher.model: field required" in str(caught.value)
+
+
+def test_a_value_where_a_block_belongs_is_not_lost_under_a_field_of_that_block(conf: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--talk: talk is a block of fields .got 5. - write a mapping, or leave it out"):
+        resolve(Tree, "", {"talk.rate": "1", "talk": "5"}, conf)
+    (conf / "empty.yaml").write_text("talk:\n")
+    assert resolve(Tree, "empty", {"talk.rate": "1"}, conf).talk.rate == 1
+
+
+def test_a_field_written_for_a_kind_that_a_later_layer_names_is_kept(conf: Path) -> None:
+    (conf / "cap.yaml").write_text("talk: {teacher: {cap_usd: 5, phrasings: 3}}\n")
+    (conf / "live.yaml").write_text("talk: {teacher: {kind: live, model: m}}\n")
+    assert resolve(Tree, "cap,live", {}, conf).talk.teacher == Live(model="m", cap_usd=5), "phrasings went with the kind that had them"
+    with pytest.raises(ConfigError, match="conf/cap.yaml: talk.teacher.cap_usd: is no field"):
+        resolve(Tree, "cap", {}, conf)
+
+
+def _unions(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, list[type[BaseModel]]]]:
+    """Every field below `model` that is one of several blocks."""
+    for name, info in model.model_fields.items():
+        blocks = _blocks(info)
+        if len(blocks) > 1:
+            yield prefix + name, blocks
+        for block in blocks:
+            yield from _unions(block, f"{prefix}{name}.")
+
+
+SPEC = {"question": "Is it so or not?", "name": "n", "budget": {"trials": 1}, "space": {"seed": {"kind": "int", "low": 0, "high": 1}}}
+UNIONS = [(root, path, blocks) for root in (Config, SweepSpec) for path, blocks in dict(_unions(root)).items()]
+
+
+def _other(info: FieldInfo) -> Any:
+    """A value of that field that is not its default; None where this cannot tell one."""
+    if isinstance(info.default, bool):
+        return not info.default
+    if isinstance(info.default, int):
+        return info.default * 2 or 1
+    options = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
+    return options[1] if len(options) > 1 else None
+
+
+@pytest.mark.parametrize(("root", "path", "blocks"), UNIONS, ids=[path for _, path, _ in UNIONS])
+def test_in_every_union_flags_hold_in_whatever_order_and_a_new_kind_empties_the_block(
+    root: type[BaseModel], path: str, blocks: list[type[BaseModel]], conf: Path
+) -> None:
+    (conf / "start.yaml").write_text(json.dumps(SPEC if root is SweepSpec else {}))
+    settings = []
+    for block in blocks:
+        for kind in _kinds(block):
+            flags = {f"{path}.{name}": json.dumps(_other(info)) for name, info in block.model_fields.items() if _other(info) is not None}
+            flags |= {f"{path}.model": "m"} if "model" in block.model_fields else {}
+            flags[f"{path}.kind"] = kind
+            settings.append((kind, flags))
+    assert len(settings) >= 2 and any(len(flags) > 1 for _, flags in settings)
+    for kind, flags in settings:
+        forth, back = (resolve(root, "start", dict(order), conf) for order in (flags.items(), reversed(flags.items())))
+        assert forth == back and attrgetter(path)(forth).kind == kind
+        nested: dict[str, Any] = {flag.rpartition(".")[2]: yaml.safe_load(value) for flag, value in flags.items()}
+        for part in reversed(path.split(".")):
+            nested = {part: nested}
+        (conf / f"{kind}.yaml").write_text(json.dumps(nested))
+        assert resolve(root, f"start,{kind}", {}, conf) == forth
+    for (first, _), (second, flags) in permutations(settings, 2):
+        assert resolve(root, f"start,{first},{second}", {}, conf) == resolve(root, "start", flags, conf)
+        assert resolve(root, f"start,{first}", flags, conf) == resolve(root, "start", flags, conf)
 
 
 def test_numbers_written_as_people_write_them(conf: Path) -> None:

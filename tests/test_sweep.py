@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,9 @@ RATE = {"kind": "float", "low": 1e-4, "high": 1e-2}
         ({"space": {"runtime.workers": {"kind": "int", "low": 1, "high": 8}}}, "cannot change a result"),
         ({"space": {}}, "space.*at least 1 item"),
         ({"budget": {"trials": 0}}, "budget.trials: input should be greater than or equal to 1.*got 0"),
+        ({"budget": {"trials": 1, "usd": 0}}, "budget.usd: input should be greater than 0 .got 0.*leave it out"),  # is not "no limit"
+        ({"budget": {"trials": 1, "hours": 0}}, "budget.hours: input should be greater than 0 .got 0"),
+        ({"runner": {"kind": "optuna", "address": "head:6379"}}, "runner.address: is no field of kind optuna .*set runner.kind to ray"),
         (
             {"objective": {"metric": "train/loss_lst", "direction": "minimize"}},
             "objective.metric: must be a number that is logged at a trial's end.*did you mean train/loss_last",
@@ -88,14 +93,27 @@ def test_a_bad_file_is_refused_with_the_way_out(change: dict[str, Any], said: st
         check(read_spec(path, {}), {}, sweep.metrics)
 
 
-def test_a_flag_may_not_fix_an_axis_and_may_change_the_budget() -> None:
+def test_a_flag_may_not_fix_an_axis_and_may_change_the_budget(tmp_path: Path) -> None:
     path = ROOT / "experiments/rehearsal.yaml"
     with pytest.raises(ConfigError, match="--train.lora.rank: is varied by the sweep"):
         check(read_spec(path, {}), {"train.lora.rank": "8"}, sweep.metrics)
+    mix = read_spec(ROOT / "experiments/teacher-mix.yaml", {})
+    with pytest.raises(ConfigError, match="--conversations.teacher.kind: is varied by the sweep's conversations.teacher"):
+        check(mix, {"conversations.teacher.kind": "offline"}, sweep.metrics)  # every trial would have had that one
+    wide = read_spec(ROOT / "experiments/resolution.yaml", {})
+    with pytest.raises(ConfigError, match="resolution: fixed.dataset.picture.min_tokens: is varied by the sweep's dataset.picture"):
+        check(wide.model_copy(update={"fixed": {"dataset.picture.min_tokens": 64}}), {}, sweep.metrics)
     assert read_spec(path, {"budget.trials": "3"}).budget.trials == 3
     assert read_spec(path, {"runner.gpus": "2", "runner.kind": "ray"}).runner.gpus == 2  # in whatever order
     with pytest.raises(ConfigError, match="must be a readable experiment file"):
         read_spec(Path("experiments/none.yaml"), {})
+    (tmp_path / "mine.yml").write_bytes(path.read_bytes())
+    with pytest.raises(ConfigError, match="--spec: an experiment file is named something.yaml .got .*mine.yml"):
+        read_spec(tmp_path / "mine.yml", {})
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    with pytest.raises(ConfigError, match="mine.yaml: budget: field required") as caught:
+        read_spec(tmp_path / "mine.yaml", {})
+    assert all(line.startswith(f"{tmp_path}/mine.yaml: ") for line in str(caught.value).splitlines())
 
 
 @pytest.mark.parametrize("kind", ["optuna", "ray"])
@@ -136,6 +154,12 @@ def test_a_ray_address_that_does_not_answer() -> None:
         require_cluster("127.0.0.1:9")
     with pytest.raises(ServiceError, match="inside the cluster"):
         require_cluster("ray://127.0.0.1:10001")
+    with pytest.raises(ServiceError, match="must be host:port .got 'head'"):
+        require_cluster("head")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # answers, and is no cluster: Ray would try for minutes
+        threading.Thread(target=lambda: server.accept()[0].sendall(b"+OK ready\r\n"), daemon=True).start()
+        with pytest.raises(ServiceError, match="a Ray cluster must answer there, and what does is none"):
+            require_cluster(f"127.0.0.1:{server.getsockname()[1]}")
 
 
 def test_a_ray_cluster_without_room_for_one_trial_is_refused_instead_of_waited_for() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import sweep
 from sysdesign.config.root import Config
 from sysdesign.profiles import resolve
 from sysdesign.sweep import report
@@ -38,6 +39,20 @@ def test_the_report_shows_the_winner_and_its_profile_trains_in_full(tmp_path: Pa
     config = resolve(Config, f"rehearsal,{found.profile.stem}", {}, conf=_conf_with(found.profile, tmp_path))
     assert config.train.lora.rank == found.values["train.lora.rank"]
     assert config.train.max_steps == resolve(Config, "rehearsal", {}).train.max_steps  # not the sweep's shortcut
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_winner_is_written_to_conf_when_asked_and_the_command_names_it(
+    keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    won, conf = tmp_path / "sweep-world.yaml", tmp_path / "conf"
+    won.write_text("# winner\ntrain: {lora: {rank: 8}}\n")
+    conf.mkdir()
+    monkeypatch.setattr(sweep, "CONF", conf)
+    sweep._hand_over(world.spec(), {"diagrams.count": "20", "dataset.extra.paths": "[a b.jsonl]"}, won, keep)
+    said = capsys.readouterr().out
+    assert (conf / won.name).exists() is keep and (f"cp {won} conf/" in said) is not keep
+    assert "mlflow run . -P profile=rehearsal,sweep-world -P diagrams.count=20 -P 'dataset.extra.paths=[a b.jsonl]' --env" in said
 
 
 def _conf_with(profile: Path, folder: Path) -> Path:

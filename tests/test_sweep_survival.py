@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_killed_at_three_points_and_resumed_nothing_is_lost_or_run_twice(tmp_pat
         assert set(run.data.params) == {"train.lora.rank", "train.learning_rate"}
         assert re.fullmatch(r"trial \d: rank=\d+ learning_rate=0\.\d+", run.info.run_name)
         assert run.data.metrics["cost/trial_seconds"] > 0
-    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "mlflow.db"]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written and not [path for path in written if b"canary-4711" in path.read_bytes()]
 
 
@@ -69,11 +70,17 @@ def test_the_address_of_a_shared_storage_is_never_shown(tmp_path: Path, monkeypa
         pass
 
 
-def test_ray_runs_the_same_study_and_writes_no_secret(tmp_path: Path, tracking_uri: str) -> None:
+def test_ray_runs_the_same_study_after_interrupts_and_writes_no_secret(tmp_path: Path, tracking_uri: str) -> None:
     (tmp_path / "spec.json").write_text(json.dumps({"budget": {"trials": 4}, "pruning": {"kind": "asha", "factor": 2}, "seed": 3}))
     (tmp_path / "runner.json").write_text('{"workers": 2, "gpus": 2}')
     env = os.environ | {"MLFLOW_TRACKING_PASSWORD": "canary-4711", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    done = drive("drive", tmp_path, "ray", env=env | {"RAY_OVERRIDE_RESOURCES": '{"GPU": 4}'})  # as Ray counts them; no trial here uses one
+    env |= {"RAY_OVERRIDE_RESOURCES": '{"GPU": 4}'}  # as Ray counts them; no trial here uses one
+    sessions = Path(tempfile.gettempdir()) / "ray"
+    older = set(sessions.glob("session_*"))
+    for kill in ("event:5:SIGINT", "event:9:SIGTERM"):
+        ended = drive("drive", tmp_path, "ray", kill, env=env)
+        assert ended.returncode == 130 and ended.stderr == "stopped: what was finished is kept; the same command goes on from here\n"
+    done = drive("drive", tmp_path, "ray", env=env)
     assert done.returncode == 0, done.stderr
     shares = {path.read_text() for path in (tmp_path / "trials").glob("*/gpus.txt")}
     assert shares <= {"0,1", "2,3"} and shares, shares
@@ -82,6 +89,9 @@ def test_ray_runs_the_same_study_and_writes_no_secret(tmp_path: Path, tracking_u
     assert {r.info.status for r in [*trials, *parents]} == {"FINISHED"}
     complete = [int(r.data.tags["sweep.trial"].rpartition(":")[2]) for r in trials if r.data.tags["sweep.state"] == "complete"]
     assert sorted(map(int, (tmp_path / "trials/ran.txt").read_text().split())) == sorted(complete)
-    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "mlflow.db"]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any("tuner.pkl" in path.name for path in written)
+    rays = [path for made in set(sessions.glob("session_*")) - older for path in made.rglob("*") if path.is_file()]
+    assert any("raylet" in path.name for path in rays)
+    written += rays
     assert not [path for path in written if b"canary-4711" in path.read_bytes()]

@@ -88,7 +88,8 @@ def test_all_processes_of_a_training_end_with_its_trial(end: str, tmp_path: Path
     folder = tmp_path / "0000"
     asked = world.request(0, {"train.lora.rank": 4, "train.learning_rate": 1e-3, "processes": 2})
     write(folder / "request.json", asked)
-    process = local.start(asked, folder, ROOT, {})
+    (tmp_path / "temporary").mkdir()
+    process = local.start(asked, folder, ROOT, {"TMPDIR": str(tmp_path / "temporary")})
     while not (heard := process.tail.news()) and process.popen.poll() is None:  # the first process's score, the others wait for it
         time.sleep(0.05)
     assert heard and heard[0].step == 1, (folder / "output.txt").read_text()
@@ -97,6 +98,7 @@ def test_all_processes_of_a_training_end_with_its_trial(end: str, tmp_path: Path
     if end == "pruned":
         process.kill()
         assert not any(map(_alive, numbers))  # at once: the next trial takes their GPUs
+        assert not list((tmp_path / "temporary").iterdir()), "nobody would remove it"
         return
     assert process.popen.stdin
     process.popen.stdin.close()

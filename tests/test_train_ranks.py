@@ -78,19 +78,21 @@ def _sums(rank: ranks.Rank, log: MetricLog) -> tuple[float, float | None]:
         ),
     ],
 )
-def test_a_process_that_fails_ends_all_of_them_with_its_own_reason(work: Any, said: str) -> None:
+def test_a_process_that_fails_ends_all_of_them_with_its_own_reason(work: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(LimitError, match=said):
-        ranks.spread(work, 3, cuda=False, log=NullLog())
+        ranks.spread(work, 3, cuda=False, log=NullLog(), meeting=tmp_path / "meeting")
+    assert not list(tmp_path.iterdir())
 
 
-def test_processes_share_their_numbers_and_the_first_one_logs() -> None:
+def test_processes_share_their_numbers_and_the_first_one_logs(tmp_path: Path) -> None:
     class Kept(NullLog):
         seen: list[Any] = []
 
         def metrics(self, values: Any, step: int | None = None) -> None:
             self.seen.append((values, step))
 
-    assert ranks.spread(_sums, 3, cuda=False, log=Kept()) == (6.0, 8.0)
+    (tmp_path / "meeting").write_bytes(b"of three that were killed")
+    assert ranks.spread(_sums, 3, cuda=False, log=Kept(), meeting=tmp_path / "meeting") == (6.0, 8.0)
     assert Kept.seen == [({"seen": 1.0}, 5)]
 
 

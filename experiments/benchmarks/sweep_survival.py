@@ -52,9 +52,7 @@ def verdict(folder: Path) -> str:
         len(s) - len(set(s)) for s in ([e.step for e in client.get_metric_history(r.info.run_id, "train/val_loss")] for r in trials)
     )
     open_runs = sum(run.info.status != "FINISHED" for run in runs)
-    leaks = [
-        p for p in folder.rglob("*") if p.is_file() and p.name not in ("mlflow.db", "driver.txt") and SECRET.encode() in p.read_bytes()
-    ]
+    leaks = [p for p in folder.rglob("*") if p.is_file() and SECRET.encode() in p.read_bytes()]
     whole = numbers == list(range(TRIALS)) == ran and not repeated and not open_runs and not leaks and len(runs) == TRIALS + 1
     return (
         f"{'whole' if whole else 'NOT WHOLE'}: {len(set(ran))}/{TRIALS} trials ran, "

@@ -36,8 +36,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_inputs(folder: Path, tiny: bool) -> None:
-    """A base folder and a dataset in the layout of their stages."""
+def make_inputs(folder: Path, tiny: bool, layers: int = 4, scale: int = 1) -> None:
+    """A base folder and a dataset in the layout of their stages; `scale` lengthens the pictures' sides, and the answers by its square."""
     import numpy as np
     from PIL import Image
     from train_inputs import build_base
@@ -46,7 +46,7 @@ def make_inputs(folder: Path, tiny: bool) -> None:
     from sysdesign.models.rows import fingerprint
     from sysdesign.records import Row, write_jsonl
 
-    build_base(folder / "base" / "model", tiny, layers=4)
+    build_base(folder / "base" / "model", tiny, layers)
     (folder / "base" / "base.json").write_text(json.dumps({"kind": "tiny", "name": "tiny", "revision": "0" * 40, "family": "qwen2_vl"}))
     data = folder / "dataset"
     (data / "images").mkdir(parents=True)
@@ -57,11 +57,14 @@ def make_inputs(folder: Path, tiny: bool) -> None:
         rows = []
         for index in range(count):
             draw, name = random.Random(f"{split}{index}"), f"images/{split}{index}.png"
-            size = (28 * draw.randint(10, 14), 28 * draw.randint(8, 12))
+            size = (28 * scale * draw.randint(10, 14), 28 * scale * draw.randint(8, 12))
             noise = np.random.default_rng(index).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
             Image.fromarray(noise).save(data / name)
             asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " ".join(draw.choices(WORDS, k=30))}]}
-            said = {"role": "assistant", "content": [{"type": "text", "text": " ".join(draw.choices(WORDS, k=draw.randint(40, 80)))}]}
+            said = {
+                "role": "assistant",
+                "content": [{"type": "text", "text": " ".join(draw.choices(WORDS, k=scale**2 * draw.randint(40, 80)))}],
+            }
             rows.append(
                 Row(
                     id=f"{split}{index}",

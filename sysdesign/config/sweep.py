@@ -74,10 +74,10 @@ class Budget(Section):
 
     trials: int = Field(ge=1, le=100_000)
     """Finished, pruned and running ones count; failed ones do not."""
-    hours: float = Field(default=0.0, ge=0)
-    """Hours that trials ran, added over workers and restarts; 0 means no limit."""
-    usd: float = Field(default=0.0, ge=0)
-    """Machine (runtime.gpu_usd_per_hour) and API dollars; 0 means no limit."""
+    hours: float | None = Field(default=None, gt=0)
+    """Hours that trials ran, added over workers and restarts; left out: no limit."""
+    usd: float | None = Field(default=None, gt=0)
+    """Machine (runtime.gpu_usd_per_hour) and API dollars; left out: no limit."""
     minutes_a_trial: float = Field(default=0.0, ge=0)
     """Your estimate for the quote; 0: unknown until the first trial has ended."""
     failures: int = Field(default=3, ge=1, le=1000)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "0")  # a trial that falls behind is stopped at the report that shows it
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Tune's ends `fit` as if all trials were done
 
 import ray
 from ray import tune
@@ -193,6 +196,7 @@ def _connected(runner: RayRunner) -> Iterator[None]:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         cpus = max(1, round(runner.workers * runner.cpus))
         quiet |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    polite = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=runner.address or "local", **quiet)
     except Exception as err:  # ray raises its own, gRPC's and the operating system's errors here
@@ -200,6 +204,8 @@ def _connected(runner: RayRunner) -> Iterator[None]:
         do = "use the same Python and Ray on all machines, and the cluster's RAY_AUTH_MODE"
         raise ServiceError(WHERE, law, do, runner.address or "local") from None
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, polite)  # Ray's handler aborts the process, and no run would be closed
         yield
     finally:
         ray.shutdown()

@@ -22,7 +22,7 @@ from sysdesign.sweep.trial import Result
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}table{border-collapse:collapse;width:100%}"
     "td,th{padding:4px 8px;border-bottom:1px solid #ddd;text-align:right}td:last-child,th:last-child{text-align:left}"
-    "img{max-width:100%}.pruned,.failed{color:#888}.best{background:#e8f5e9}"
+    "td:last-child{min-width:14em}div{overflow-x:auto}img{max-width:100%}.pruned,.failed{color:#888}.best{background:#e8f5e9}"
 )
 
 
@@ -49,7 +49,8 @@ class SweepReport(Report):
         return {name: float(value) for name, value in {**found, **shares}.items() if value is not None}
 
     def note(self) -> str:
-        ran = f"{self.complete} trials ran to their end, {self.pruned} were pruned, {self.failed} failed, in {self.hours:.2f} h"
+        whole = "1 trial ran to its end" if self.complete == 1 else f"{self.complete} trials ran to their end"
+        ran = f"{whole}, {self.pruned} {'was' if self.pruned == 1 else 'were'} pruned, {self.failed} failed, in {self.hours:.2f} h"
         money = f" and {self.usd:.2f} USD" if self.usd else ""
         if self.best is None:
             return f"{ran}{money}; none has a score."
@@ -212,9 +213,10 @@ def _page(book: Book, rows: Sequence[tuple[FrozenTrial, Result]], found: SweepRe
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     note = html.escape(found.note().replace("**", "").replace("`", ""))
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Sweep {spec.name}</title><style>{STYLE}</style>'
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Sweep {spec.name}</title><style>{STYLE}</style>"
         f"<h1>{html.escape(spec.question.strip())}</h1><p>{note}</p>{shown}"
-        f"<h2>All trials</h2><table><tr>{heads}</tr>{''.join(body)}</table></html>\n"
+        f"<h2>All trials</h2><div><table><tr>{heads}</tr>{''.join(body)}</table></div></html>\n"
     )
 
 

@@ -34,14 +34,16 @@ def read_spec(path: Path, changes: Mapping[str, str]) -> SweepSpec:
         known = ", ".join(sorted(str(p) for p in Path("experiments").glob("*.yaml")))
         law = f"must be a readable experiment file ({str(err).splitlines()[0]})"
         raise ConfigError("--spec", law, f"name one of {known}" if known else "see experiments/", str(path)) from None
+    if path.suffix != ".yaml":
+        raise ConfigError("--spec", "an experiment file is named something.yaml", "rename it", str(path))
     if not isinstance(loaded, dict):
         raise ConfigError(str(path), "must be a mapping with question, name, budget and space", "see experiments/rehearsal.yaml", loaded)
     # `resolve` reads profiles from a folder: an experiment file is a profile of the specification
     try:
-        kinds_first = dict(sorted(changes.items(), key=lambda change: not change[0].endswith(".kind")))  # a new kind empties its block
-        spec: SweepSpec = resolve(SweepSpec, path.stem, kinds_first, path.parent)
+        spec: SweepSpec = resolve(SweepSpec, path.stem, changes, path.parent)
     except ConfigError as err:
-        err.args = (str(err).replace(f"conf/{path.name}", str(path)),)
+        said = [line.replace(f"conf/{path.name}", str(path)) for line in str(err).splitlines()]
+        err.args = ("\n".join(line.replace("defaults: ", f"{path}: ", 1) if line.startswith("defaults: ") else line for line in said),)
         raise
     return spec
 
@@ -63,6 +65,11 @@ def check(spec: SweepSpec, flags: Mapping[str, str], metrics: Callable[[Config],
             raise ConfigError(where, "cannot change a result", f"vary a field outside {' and '.join(UNHASHED)}", path)
         if path in spec.space and path in flags:
             raise ConfigError(f"--{path}", "is varied by the sweep", "leave the flag out, or take the axis out of the file", flags[path])
+    for block, inside in ((block, path) for block in spec.space for path in (*spec.fixed, *flags) if path.startswith(block + ".")):
+        name = inside.removeprefix(block + ".").split(".")[0]
+        if name in _named(spec.space[block]):
+            where = f"--{inside}" if inside in flags else f"{spec.name}: fixed.{inside}"
+            raise ConfigError(where, f"is varied by the sweep's {block}", "leave it out, or take it out of the axis's values", name)
     base: Config = resolve(Config, spec.profile, merge(spec, flags, {}))
     if spec.runner.gpus and base.runtime.devices != gpus_of(spec):
         law = f"a trial trains on the {gpus_of(spec)} that runner.gpus gives it"
@@ -84,6 +91,12 @@ def check(spec: SweepSpec, flags: Mapping[str, str], metrics: Callable[[Config],
             do = f"set train.eval_steps below train.max_steps ({steps})" if steps else "set train.eval_steps"
             raise ConfigError(f"{spec.name}: pruning", "trials must report before their last step", f"{do}, or pruning to none", every)
     return base
+
+
+def _named(axis: Axis) -> set[str]:
+    """Fields that some value of an axis of blocks sets."""
+    blocks = [value for value in axis.values if isinstance(value, Mapping)] if isinstance(axis, Choice) else []
+    return {str(name) for block in blocks for name in block}
 
 
 def gpus_of(spec: SweepSpec) -> int:
@@ -118,12 +131,11 @@ def number(kind: str, value: float) -> int | float:
 
 
 def merge(spec: SweepSpec, flags: Mapping[str, str], values: Values) -> dict[str, str]:
-    """Flags of one trial: its GPUs < the file's fixed fields < the command line < the axes. A shorter path comes first, so that a
-    block and a field inside it can both be set."""
+    """Flags of one trial: its GPUs < the file's fixed fields < the command line < the axes. Of a block and
+    a field inside it the field wins, so `check` refuses one that an axis sets."""
     layers = {"runtime.devices": str(gpus_of(spec))} if spec.runner.gpus else {}
     layers |= {path: as_flag(value) for path, value in spec.fixed.items()} | dict(flags)
-    layers |= {path: as_flag(value) for path, value in values.items()}
-    return dict(sorted(layers.items(), key=lambda item: item[0].count(".")))
+    return layers | {path: as_flag(value) for path, value in values.items()}
 
 
 def as_flag(value: Any) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -65,32 +64,35 @@ class Rank:
             self.sum(torch.zeros(1))
 
 
-def spread(work: Callable[[Rank, MetricLog], T], count: int, *, cuda: bool, log: MetricLog) -> T:
+def spread(work: Callable[[Rank, MetricLog], T], count: int, *, cuda: bool, log: MetricLog, meeting: Path) -> T:
     """Run `work`, which must be picklable, in `count` processes, the n-th with the n-th visible GPU alone, and return rank 0's result.
 
+    `meeting`: a file of this run alone, by which the processes find each other; it is gone afterwards, and one that a killed run left
+    behind is not looked into.
     Raises what the first rank raised that names its reason, and LimitError for a process that was killed.
     """
     context = get_context(START)
     processes, pipes = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            for index in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_enter, args=(Rank(index, count), Path(folder) / "meeting", cuda, work, theirs))  # type: ignore[attr-defined]
-                process.start()
-                theirs.close()  # so that the pipe ends with its process
-                processes.append(process)
-                pipes.append(ours)
-            result: T = _serve(pipes, processes, log)
-            for process in processes:
-                process.join(20)
-            return result
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join(20)
-                process.kill()
+    meeting.unlink(missing_ok=True)
+    try:
+        for index in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_enter, args=(Rank(index, count), meeting.absolute(), cuda, work, theirs))  # type: ignore[attr-defined]
+            process.start()
+            theirs.close()  # so that the pipe ends with its process
+            processes.append(process)
+            pipes.append(ours)
+        result: T = _serve(pipes, processes, log)
+        for process in processes:
+            process.join(20)
+        return result
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(20)
+            process.kill()
+        meeting.unlink(missing_ok=True)
 
 
 def _serve(pipes: list[Any], processes: list[Any], log: MetricLog) -> Any:

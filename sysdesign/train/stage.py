@@ -52,7 +52,8 @@ def train(
     work = partial(_train, cfg, seed=seed, out=out, runtime=runtime, dataset=dataset, base=base, probe=probe)
     if runtime.devices == 1:
         return work(ranks.Rank(), log)
-    return ranks.spread(work, runtime.devices, cuda=backends.several(cfg, runtime.device, runtime.devices), log=log)
+    cuda = backends.several(cfg, runtime.device, runtime.devices)
+    return ranks.spread(work, runtime.devices, cuda=cuda, log=log, meeting=out / "meeting")
 
 
 def _train(
