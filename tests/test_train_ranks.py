@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -103,3 +104,22 @@ def test_more_processes_than_gpus_or_samples_are_refused() -> None:
         backends.several(TrainConfig(batch=1), "cpu", 2)
     with pytest.raises(ConfigError, match="unsloth trains on one GPU"):
         backends.several(TrainConfig(backend=UnslothBackend()), "auto", 2)
+
+
+def test_a_spawned_rank_loads_its_data_in_workers_that_need_no_copy_of_the_model() -> None:
+    """On a GPU two workers prepare the batches. A spawned process spawns in turn unless it is told not to, and a model does not pickle."""
+    from types import SimpleNamespace
+
+    from sysdesign.train.trainer import Tuner
+
+    unpicklable = SimpleNamespace(model=lambda: None)
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(dataloader_num_workers=2), train_dataset=[{"rows": n} for n in range(4)],
+        _collate=lambda items: items[0]["rows"] if unpicklable else None,
+    )  # fmt: skip
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)  # as in a process that was spawned
+    try:
+        assert list(Tuner.get_train_dataloader(trainer)) == [0, 1, 2, 3]  # type: ignore[arg-type]
+    finally:
+        multiprocessing.set_start_method(before, force=True)

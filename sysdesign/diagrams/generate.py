@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from sysdesign.config.diagrams import DiagramsConfig
 from sysdesign.diagrams import numbers
 from sysdesign.diagrams.vocabulary import EXTRA_NAMES, NONSENSE, NONSENSE_TITLES, PROVIDERS, TECHNOLOGIES
-from sysdesign.diagrams.wiring import FRONT, ORDER, Draft, Part, tangle, wire
+from sysdesign.diagrams.wiring import CALLERS, ORDER, Draft, Part, tangle, wire
 from sysdesign.diagrams.zoning import regions, zones
 from sysdesign.graph import Architecture, Component, ComponentType, Edge
 from sysdesign.graph_rules import validate
@@ -155,7 +155,7 @@ def _parts(prompt: SeedPrompt, size: int, provider: str, rng: random.Random) -> 
             wanted.append((kind, None))
     if not any(kind == "client" for kind, _ in wanted):
         wanted[-1] = ("client", None)
-    if not any(kind in FRONT for kind, _ in wanted):  # clients need something to call, however small the system
+    if not any(kind in CALLERS for kind, _ in wanted):  # something must answer clients and use the rest, however small the system
         at = next((i for i, (kind, _) in enumerate(wanted) if kind != "client"), len(wanted))
         wanted[at : at + 1] = [("service", None)]
     wanted.sort(key=lambda part: ORDER.index(part[0]))

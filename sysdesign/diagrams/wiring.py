@@ -17,6 +17,7 @@ from sysdesign.graph import ComponentType, Edge
 STORES: tuple[ComponentType, ...] = ("sql", "nosql", "object", "search", "warehouse")
 LEAVES: tuple[ComponentType, ...] = (*STORES, "external", "model", "auth", "monitor", "cache")
 FRONT: tuple[ComponentType, ...] = ("lb", "gateway", "service", "function", "stream", "queue", "worker")  # what clients can call
+CALLERS: tuple[ComponentType, ...] = ("service", "worker", "function", "gateway")  # what calls the rest
 ORDER: tuple[ComponentType, ...] = (
     "client", "dns", "cdn", "lb", "gateway", "auth", "service", "scheduler", "queue", "stream", "function", "worker", "model", "cache",
     "sql", "nosql", "object", "search", "warehouse", "external", "monitor",
@@ -224,7 +225,7 @@ def _messages(draft: Draft, rng: random.Random) -> None:
 
 
 def _leaves(draft: Draft, rng: random.Random) -> None:
-    callers = draft.of("service", "worker") or draft.of("function", "gateway")
+    callers = draft.of(*CALLERS[:2]) or draft.of(*CALLERS[2:])
     externals = [x for x in draft.of("external") if not any(e.dst == x for e in draft.edges)]
     if len(externals) >= 2 and callers and rng.random() < 0.6:
         caller = rng.choice(callers)

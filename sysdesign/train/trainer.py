@@ -96,6 +96,8 @@ class Tuner(SFTTrainer):  # type: ignore[misc]
             collate_fn=self._collate,
             num_workers=workers,
             persistent_workers=workers > 0,  # type: ignore[arg-type]
+            # a rank is a spawned process, and what that starts would be spawned too: handed a copy of the model, which does not pickle
+            multiprocessing_context="fork" if workers else None,
         )
 
     def floating_point_ops(self, inputs: Any) -> int:
