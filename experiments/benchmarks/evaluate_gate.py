@@ -15,7 +15,7 @@ from collections import Counter
 from typing import Any, Literal
 
 from sysdesign.config.evaluate import Gate
-from sysdesign.evaluate.bootstrap import Difference, Estimate, difference, power_of, spend
+from sysdesign.evaluate.bootstrap import Difference, Estimate, difference, power_of, spend, t_quantile
 from sysdesign.evaluate.gate import Evidence, decide
 
 GRAPHS, PER_GRAPH, BASE = 75, 4, 0.45
@@ -87,6 +87,20 @@ def series(
     return counted, freely
 
 
+def student(simulations: int, *, seed: int, gain: float = 0.03, attempts: int = 8) -> int:
+    """As `series` of yes-or-no models, by Student's t alone: the gate's bounds are never narrower, and this is a hundred times as fast."""
+    import numpy as np
+
+    quantiles = np.array([t_quantile(1 - spend(Gate().alpha, k), GRAPHS - 1) for k in range(1, attempts + 1)])
+    promoted = 0
+    for number in range(simulations):
+        models, old = tried(np.random.default_rng((seed, number)), gain, attempts, "yes or no")
+        gains = (np.array(models) - np.array(old)).reshape(attempts, PER_GRAPH, GRAPHS).mean(axis=1)  # of each graph
+        lows = gains.mean(axis=1) - quantiles * gains.std(axis=1, ddof=1) / GRAPHS**0.5
+        promoted += bool((lows > Gate().margin).any())
+    return promoted
+
+
 def _evidence(gain: Difference | None) -> Evidence:
     shape = Estimate(mean=1.0, low=1.0, high=1.0, n=100, clusters=75)
     return Evidence(
@@ -109,6 +123,8 @@ def main(simulations: int) -> None:
         counted, freely = series(simulations, seed=31, gain=gain, shape=shape)
         said = f"at least one promoted in {_share(counted, simulations)} of series; without counting attempts {freely / simulations:.1%}"
         print(f"eight {shape} models of true gain {gain:+.2f} on one probe set: {said}", flush=True)
+    found = _share(student(20 * simulations, seed=32), 20 * simulations)
+    print(f"the same at the margin by Student's t alone, {20 * simulations:,} series: {found}")
 
 
 def _share(count: int, of: int) -> str:
