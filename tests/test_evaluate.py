@@ -307,6 +307,7 @@ def test_a_base_that_names_nothing_has_no_rate_of_inventions_and_blocks_nothing(
     items = probes(tmp_path, 12)
     report = run(tmp_path, [contestant("base", lambda messages: "Hm."), contestant("tuned", knowing(items))], items)
     assert report.verdict == "promote" and any("not measured" in reason for reason in report.reasons)
+    assert "waived</td><td>Invented components" in (tmp_path / "out/report.html").read_text()
     assert "eval/hallucination_base" not in report.values and report.values["eval/hallucination"] == 0.0
     silent = run(tmp_path / "out", [contestant("base", knowing(items)), contestant("tuned", lambda messages: "Hm.")], items)
     assert silent.verdict == "reject" and "eval/hallucination" not in silent.values
