@@ -164,6 +164,8 @@ def run_stage(
     log.params({"profile": profile, "seed": config.seed, **flow.flat(getattr(config, name), name)})
     inputs = inputs or flow.inputs_of(stage, config, store, profile + _flags(config, profile), fetch)
     function, fresh = stage_function(name), alone and stage.acts
+    if name in ("evaluate", "deploy"):
+        log._try(lambda: _tell(registry.notice(log.client, served.name if served else config.runtime.registered_model)))
     if name == "evaluate":
         key, model = flow.address(stage, config, inputs), config.runtime.registered_model
         function = partial(function, standing=partial(standing.standing, log.client, store, model, inputs["export"], key))
@@ -176,6 +178,11 @@ def run_stage(
     if name == "deploy" and not outcome.cached:
         registry.note_deployment(log.client, config.runtime.registered_model, inputs["export"], outcome.artifact.manifest.report, served)
     return outcome, inputs
+
+
+def _tell(line: str) -> None:
+    if line:
+        print(line, file=sys.stderr)
 
 
 def _flags(config: Config, profile: str) -> str:

@@ -59,7 +59,7 @@ STAGES = {
             "evaluate",
             ("dataset", "diagrams", "export", "train", "base"),
             ("evaluate/headline.v1.yaml", "evaluate/judge.v1.md", "evaluate/judge_pairs.v1.yaml", "student/system.v1.md"),
-            version=4,
+            version=5,
         ),
         Stage("deploy", ("export",), acts=True),
     )

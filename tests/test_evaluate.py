@@ -83,14 +83,19 @@ def probes(folder: Path, graphs: int) -> list[Item]:
     return made
 
 
-def headline(folder: Path) -> list[Item]:
+def headline(folder: Path, more: int = 0) -> list[Item]:
+    """A free question, one with a number, and `more` with a number each: two alone bound nothing."""
     rubric = Rubric(required_components=("cache", "queue"), must_mention=(("idempotency", "idempotent"),))
     free = Item(
         id="h-design", set="headline", cluster="h-design", slices={"family": "design", "domain": "shop"}, rubric=rubric,
         messages=(Message(role="user", text="Design a shop."),),
     )  # fmt: skip
-    asked = probes(folder, 1)[0].model_copy(update={"id": "h-number", "set": "headline", "cluster": "h-number"})
-    return [free, asked]
+    numbers = ["h-number", *(f"h-number-{k}" for k in range(1, more + 1))]
+    asked = [
+        probe.model_copy(update={"id": name, "set": "headline", "cluster": name})
+        for name, probe in zip(numbers, probes(folder, more + 1)[::3], strict=True)
+    ]
+    return [free, *asked]
 
 
 def knowing(items: Sequence[Item], wrong: Callable[[Item], bool] = lambda item: False) -> Callable[[Sequence[Message]], str]:
@@ -120,7 +125,8 @@ def run(folder: Path, models: Sequence[Contestant], items: Sequence[Item], **cha
     out = folder / "out"
     out.mkdir(exist_ok=True)
     arguments: dict[str, Any] = {
-        "cfg": CFG, "seed": 7, "out": out, "runtime": RUNTIME, "models": models, "probes": items, "headline": headline(folder), "leaks": [],
+        "cfg": CFG, "seed": 7, "out": out, "runtime": RUNTIME, "models": models, "probes": items, "headline": headline(folder, 6),
+        "leaks": [],
         "unscorable": [], "parity": True, "lineage": {"dataset": "d"}, "questions": fingerprint(items), "cache": folder / "cache",
     } | changes  # fmt: skip
     return measure(arguments.pop("cfg"), **arguments)
@@ -301,6 +307,7 @@ def test_a_base_that_names_nothing_has_no_rate_of_inventions_and_blocks_nothing(
     items = probes(tmp_path, 12)
     report = run(tmp_path, [contestant("base", lambda messages: "Hm."), contestant("tuned", knowing(items))], items)
     assert report.verdict == "promote" and any("not measured" in reason for reason in report.reasons)
+    assert "waived</td><td>Invented components" in (tmp_path / "out/report.html").read_text()
     assert "eval/hallucination_base" not in report.values and report.values["eval/hallucination"] == 0.0
     silent = run(tmp_path / "out", [contestant("base", knowing(items)), contestant("tuned", lambda messages: "Hm.")], items)
     assert silent.verdict == "reject" and "eval/hallucination" not in silent.values

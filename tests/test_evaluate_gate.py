@@ -7,7 +7,7 @@ import random
 import pytest
 from pydantic import ValidationError
 
-from experiments.benchmarks.evaluate_gate import HELD, outcomes, series
+from experiments.benchmarks.evaluate_gate import HELD, outcomes, series, student
 from sysdesign.config.evaluate import Gate
 from sysdesign.evaluate.bootstrap import Difference, Estimate, difference, estimate, needed_clusters, power_of, spend, t_quantile
 from sysdesign.evaluate.gate import Evidence, decide, power_statement
@@ -30,8 +30,26 @@ def test_models_at_the_margin_are_rarely_promoted_and_better_ones_mostly() -> No
 
 
 def test_trying_models_that_are_no_better_until_one_passes_rarely_works() -> None:
-    counted, freely = (series(60, seed=31, attempts=4, draws=1_000, spending=spending) for spending in (True, False))
-    assert counted <= 6 and counted < freely  # 5 % of 60 is 3; 7 or more has a chance of 3 %
+    counted, freely = series(60, seed=31, draws=1_000)
+    assert counted <= 6 and counted < freely  # 4.2 % of 60 is 2.5; 7 or more has a chance of 1 %
+
+
+def test_over_all_attempts_on_one_probe_set_five_percent_hold() -> None:
+    assert student(3_000, seed=5) <= 0.05 * 3_000  # 4.2 % are expected; above 5 % has a chance of 1 %
+    rng = random.Random(9)
+    for clusters in (2, 5, 12, 75):
+        new, old = ([rng.random() ** 3 for _ in range(3 * clusters)] for _ in range(2))
+        found = difference(new, old, [f"g{i // 3}" for i in range(3 * clusters)], alphas=(0.03, 0.0005), draws=1_000, seed=1)
+        assert found is not None and found.se is not None
+        for alpha, low, high in zip(found.alphas, found.lows, found.highs, strict=True):
+            reach = t_quantile(1 - alpha, clusters - 1) * found.se
+            assert low is not None and high is not None
+            assert low <= max(-1.0, found.mean - reach) + 1e-12 and high >= min(1.0, found.mean + reach) - 1e-12
+
+
+def test_models_that_lose_everything_on_a_few_graphs_do_not_slip_through() -> None:
+    counted, _ = series(40, seed=31, draws=1_000, shape="lopsided")
+    assert counted <= 3  # Student's t and percentiles of the mean promote 6 to 8 of 40
 
 
 def test_everything_held_promotes_once_and_a_second_attempt_meets_a_stricter_bound() -> None:
@@ -74,8 +92,10 @@ def test_the_power_statement_says_how_many_are_needed() -> None:
     assert "underpowered: needs n >=" in power_statement(GAIN.model_copy(update={"se": 0.06}), GATE)
     assert "underpowered" not in power_statement(GAIN.model_copy(update={"se": 0.02}), GATE)
     assert "underpowered" in power_statement(None, GATE)
+    few = power_statement(GAIN.model_copy(update={"n": 80, "clusters": 80, "se": 0.01}), GATE)
+    assert "needs n >= 300 probes" in few
     n = needed_clusters(0.06, 75, alpha=0.05, power=0.8, effect=0.07)
-    assert power_of(0.06 * (75 / n) ** 0.5, alpha=0.05, effect=0.07) == pytest.approx(0.8, abs=0.01)
+    assert power_of(0.06 * (75 / n) ** 0.5, n, alpha=0.05, effect=0.07) == pytest.approx(0.8, abs=0.01)
 
 
 def test_all_attempts_together_spend_alpha() -> None:
@@ -100,6 +120,13 @@ def test_what_was_not_measured_is_none_and_counted() -> None:
     found = estimate([1.0, None, 0.0], ["a", "a", "b"], draws=1_000, seed=0)
     assert found is not None and (found.n, found.unscored, found.mean) == (2, 1, 0.5)
     assert estimate([1.0], ["a"], draws=1_000, seed=0).low is None  # type: ignore[union-attr]
+
+
+def test_an_interval_without_spread_is_as_wide_as_unseen_graphs_allow() -> None:
+    found = estimate([0.0] * 20, [f"g{i % 10}" for i in range(20)], draws=1_000, seed=0)
+    assert found is not None and (found.low, found.high) == (0.0, pytest.approx(1 - 0.025**0.1))  # the exact binomial bound for 0 of 10
+    gap = estimate([0.0] * 20, [f"g{i}" for i in range(20)], draws=1_000, seed=0, floor=-1.0)
+    assert gap is not None and gap.low == pytest.approx(-(gap.high or 0)) and 0.15 < (gap.high or 0) < 0.18
 
 
 def test_a_gate_that_can_show_nothing_is_refused() -> None:

@@ -15,15 +15,18 @@ from sysdesign.errors import ArtifactError, ConfigError, InputError, LimitError
 from sysdesign.evaluate.compare import compare
 from sysdesign.evaluate.contestants import Contestant
 from sysdesign.evaluate.controls import control_items, describe
-from sysdesign.evaluate.judge import judge, kappa, open_judge
+from sysdesign.evaluate.judge import Judgement, judge, kappa, open_judge
 from sysdesign.evaluate.leaks import find_leaks
 from sysdesign.evaluate.measure import EvaluateReport, Standing
 from sysdesign.evaluate.scoring import score
+from sysdesign.ledger import Ledger
 from sysdesign.models.chat import Message
 from sysdesign.models.scripted import Scripted
 from sysdesign.prompts import read_yaml
 from sysdesign.records import Row, write_jsonl
 from tests.export_inputs import artifact
+from tests.provider_server import Faults, ProviderServer
+from tests.test_conversations_live import MODELS, url
 from tests.test_evaluate import CFG, contestant, headline, knowing, probes, run
 
 
@@ -92,6 +95,8 @@ def test_nonsense_and_invented_quotes_earn_nothing(tmp_path: Path) -> None:
     texts = {item.id: "an answer" for item in items}
     mad = judge(Scripted(lambda messages: "I prefer B!"), items, texts, texts, {}, max_tokens=2_000)
     assert not mad.usable and mad.nonsense == mad.calls and mad.decided == 0
+    silent = judge(Scripted(lambda messages: ""), items, texts, texts, {}, max_tokens=2_000)
+    assert not silent.usable and silent.agreement is None and silent.calls == 40  # two tries a labelled pair, and no headline prompt after
     liar = json.dumps(
         {"A": {"grades": {"5": {"grade": 4, "quote": "never said"}}}, "B": {"grades": {"5": {"grade": 1, "quote": "an answer"}}}}
     )
@@ -120,6 +125,42 @@ def test_a_judge_of_the_teachers_family_or_without_a_budget_is_refused(tmp_path:
         open_judge(cfg, store=tmp_path, budget_usd=1, teachers=frozenset({"anthropic"}))
     with pytest.raises(LimitError, match="budget"):
         open_judge(cfg, store=tmp_path, budget_usd=0, teachers=frozenset({"offline"}))
+
+
+def test_a_judge_that_could_bill_without_a_price_is_refused(tmp_path: Path) -> None:
+    cfg = ChatJudge(kind="chat", model="m", base_url="https://models.example.com/v1")
+    with pytest.raises(ConfigError, match="no cap"):
+        open_judge(cfg, store=tmp_path, budget_usd=1, teachers=frozenset())
+    near = ChatJudge(kind="chat", model="m", base_url="http://127.0.0.1:1/v1", family=" Anthropic ")
+    with pytest.raises(ConfigError, match="another family"):
+        open_judge(near, store=tmp_path, budget_usd=1, teachers=frozenset({"anthropic"}))
+
+
+@pytest.mark.parametrize("maker", ["anthropic", "openai"])
+def test_a_paid_judge_spends_from_the_ledger_and_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: str) -> None:
+    monkeypatch.setenv("A_KEY", "test-key")
+    items = headline(tmp_path)
+    plain, good = {i.id: "plain words only here" for i in items}, {i.id: "good words stand here" for i in items}
+
+    def judged(budget_usd: float, store: Path = tmp_path) -> Judgement:
+        cfg = ChatJudge(kind=maker, model=MODELS[maker], key_env="A_KEY", base_url=url(server, maker))  # type: ignore[arg-type]
+        model = open_judge(cfg, store=store, budget_usd=budget_usd, teachers=frozenset({"offline"}))
+        try:
+            return judge(model, items, plain, good, {}, max_tokens=2_000)
+        finally:
+            model.close()
+
+    with ProviderServer(Faults(reply=lambda text: oracle([Message(role="user", text=text)]))) as server:
+        with pytest.raises(LimitError, match="the cap is"):
+            judged(0.002)
+        assert 0 < len(server.account.served) < 2 * 22
+        assert judged(1.0) == judged(1.0) and judged(1.0).counts
+        assert set(server.account.served.values()) == {1} and len(server.account.served) == 2 * 22
+        ledger = Ledger(tmp_path / "ledger.sqlite3", 10**9)
+        assert server.account.billed <= ledger.totals().settled <= server.account.billed + 2 * 22  # each rounded up to a micro-dollar
+        ledger.close()
+        server.faults.reply = lambda text: ""
+        assert not judged(1.0, tmp_path / "other").usable
 
 
 def test_kappa_is_agreement_beyond_chance() -> None:

@@ -160,3 +160,9 @@ def test_a_graph_without_types_has_none_of_them_right() -> None:
     told = json.dumps({"components": [{"name": "A"}, {"name": "B"}], "edges": [{"src": "A", "dst": "B"}]})
     found = score(Check(kind="graph", expected=wanted), told)
     assert found.parts["type_accuracy"] == 0 and found.value is not None and found.value < 0.7
+
+
+def test_what_says_nothing_is_empty_and_an_empty_list_is_an_answer() -> None:
+    none = Check(kind="set", expected=[])
+    assert [score(none, said).parts["empty"] for said in ("", " \n", "!", "...", "[]", "none", "7")] == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert score(none, "[]").value == 1.0 and score(none, "!").value == 0.0

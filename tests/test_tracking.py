@@ -222,6 +222,30 @@ def test_a_failed_certificate_blocks_registration_and_a_half_done_one_is_complet
     assert not registry.is_champion(client, "models:/sysdesign/1")
 
 
+def test_a_champion_moved_by_a_click_is_recorded_with_its_reason_or_the_lack_of_one(client: MlflowClient) -> None:
+    registry.create_model(client, "sysdesign")
+    with runs.run(client, "elsewhere") as log:
+        client.log_text(log.run, "weights", "model/weights.gguf")
+    for _ in range(3):
+        client.create_model_version("sysdesign", f"{client.get_run(log.run).info.artifact_uri}/model", run_id=log.run)
+    assert registry.notice(client, "sysdesign") == ""  # nobody is champion
+    registry.promote(client, "sysdesign", "1", reason="the first")
+    assert registry.notice(client, "sysdesign") == ""
+
+    def tags(version: str) -> dict[str, str]:
+        return dict(client.get_model_version("sysdesign", version).tags)
+
+    client.set_registered_model_alias("sysdesign", "champion", "2")  # what the page does
+    assert "--version 2 --reason" in registry.notice(client, "sysdesign")
+    assert tags("2")[registry.PROMOTED].endswith("moved by hand in the registry, no reason given")
+    assert registry.PROMOTED not in tags("1") and "the first; until 2" in tags("1")[registry.RETIRED]
+    client.set_model_version_tag("sysdesign", "1", "reason", "version 2 shouts")
+    client.set_registered_model_alias("sysdesign", "champion", "1")  # back
+    assert registry.notice(client, "sysdesign") == "" and tags("1")[registry.PROMOTED].endswith("by hand in the registry: version 2 shouts")
+    registry.promote(client, "sysdesign", "3", reason="calmer")
+    assert [registry.PROMOTED in tags(v) for v in "123"] == [False, False, True]
+
+
 def test_evaluations_that_end_at_once_are_never_both_the_first(client: MlflowClient) -> None:
     with ThreadPoolExecutor(2) as threads:
         taken = list(threads.map(lambda key: standings.take_attempt(client, "sysdesign", "q" * 64, key), ("a" * 64, "b" * 64)))

@@ -109,14 +109,15 @@ def power_statement(gain: Difference | None, gate: Gate, attempt: int = 1) -> st
         least = f"at least {gate.min_probes} probes of {gate.min_graphs} graphs are required"
         return f"power unknown: the models differ by the same amount on every graph; {least}"
     alpha, effect = spend(gate.alpha, attempt), gate.worthwhile_gain - gate.margin
-    has = power_of(gain.se, alpha=alpha, effect=effect)
+    has = power_of(gain.se, gain.clusters, alpha=alpha, effect=effect)
     needs = max(needed_clusters(gain.se, gain.clusters, alpha=alpha, power=gate.power, effect=effect), gate.min_graphs)
     about = (
         f"a true gain of {gate.worthwhile_gain:+.2f} would pass {has:.0%} of the time with these {gain.n} probes of {gain.clusters} graphs"
     )
-    if has >= gate.power and gain.clusters >= gate.min_graphs:
+    if has >= gate.power and gain.clusters >= gate.min_graphs and gain.n >= gate.min_probes:
         return about
-    return f"underpowered: needs n >= {math.ceil(needs * gain.n / gain.clusters)} probes of {needs} graphs; {about}"
+    probes = max(math.ceil(needs * gain.n / gain.clusters), gate.min_probes)
+    return f"underpowered: needs n >= {probes} probes of {needs} graphs; {about}"
 
 
 def _gain(gain: Difference | None, gate: Gate, attempt: int) -> Criterion:
@@ -159,7 +160,9 @@ def _headline(headline: Difference | None, gate: Gate) -> Criterion:
     if headline is None or headline.lows[0] is None:
         return Criterion(name=name, passed=None, detail="the headline prompts were not scored")
     low, high = headline.lows[0], headline.highs[0]
-    says = f"headline difference {headline.mean:+.3f}, lower bound {low:+.3f}, must exceed {-gate.non_inferiority:+.3f}, and the mean 0"
+    says = (
+        f"headline difference {headline.mean:+.3f}, must not be below 0; lower bound {low:+.3f}, must exceed {-gate.non_inferiority:+.3f}"
+    )
     harm = high is not None and high < -gate.non_inferiority
     return Criterion(name=name, passed=(low > -gate.non_inferiority and headline.mean >= 0) or None, harm=harm, detail=says)
 
@@ -171,9 +174,12 @@ def _hallucination(evidence: Evidence, gate: Gate) -> Criterion:
         silent = spoke["base"][1] < RATE_GRAPHS
         who, (n, graphs) = ("base", spoke["base"]) if silent else ("tuned model", spoke["tuned"])
         both = rate.clusters if rate else 0
-        says = f"rate of invented components not measured: both models name components on {both} graphs, {RATE_GRAPHS} are needed; "
-        why = "so naming nothing costs recall and F1 alone" if silent else "so it may have fallen silent where the base speaks"
-        return Criterion(name=name, passed=None, waived=silent, detail=f"{says}the {who} does in {n} answers on {graphs} graphs, {why}")
+        says = (
+            f"rate of invented components not measured: both models name components on {both} graphs, {RATE_GRAPHS} are needed; "
+            f"the {who} names any in {n} answers on {graphs} graphs"
+        )
+        why = "there is no rate to hold the tuned model to" if silent else "it may have fallen silent where the base speaks"
+        return Criterion(name=name, passed=None, waived=silent, detail=f"{says}: {why}")
     says = (
         f"rate of invented components {rate.mean:+.3f}, upper bound {rate.highs[0]:+.3f}, may rise by {gate.hallucination:.3f}; "
         f"over {rate.n} answers on {rate.clusters} graphs in which both name components "

@@ -86,42 +86,47 @@ Scores = Mapping[str, tuple[float | None, float | None]]  # item -> score by che
 def open_judge(cfg: ChatJudge, *, store: Path, budget_usd: float, teachers: frozenset[str]) -> ChatModel:
     """The judge behind the chat seam; a paid one buys through the ledger in `store`, so a verdict is never paid for twice.
 
-    Raises ConfigError when the judge would grade its own family's pupil, LimitError when nothing may be spent, ServiceError without a key.
+    Raises ConfigError when the judge would grade its own family's pupil or bill without a known price, LimitError when nothing may be
+    spent, ServiceError without a key.
     """
-    family = cfg.family or ("local" if cfg.kind == "chat" else cfg.kind)
+    family = cfg.family.strip().lower() or ("local" if cfg.kind == "chat" else cfg.kind)
     if family in teachers:
         law = "must be of another family than the teacher, whose style it would prefer"
         raise ConfigError("evaluate.judge", law, "choose another provider, or judge.kind none", family)
+    from sysdesign.models.paid import Spender, open_ledger, open_provider, own_host
+
     if cfg.kind == "chat":
         from sysdesign.models.openai_http import OpenAiHttp
 
         if not cfg.base_url:
             raise ConfigError("evaluate.judge.base_url", "must be set for a local judge", "for example http://localhost:11434/v1")
+        if not own_host(cfg.base_url):
+            law = "must be this machine or a private network: a server that bills has no price here, and so no cap"
+            raise ConfigError("evaluate.judge.base_url", law, "use judge.kind anthropic or openai, with this base_url", cfg.base_url)
         return OpenAiHttp(cfg.base_url, cfg.model, name=cfg.model, key_env=cfg.key_env)
-    from sysdesign.models.paid import Spender, open_ledger, open_provider
     from sysdesign.models.paid_chat import PaidChat
 
-    provider = open_provider(cfg.kind, cfg.model, key_env=cfg.key_env, base_url=cfg.base_url)
+    provider = open_provider(cfg.kind, cfg.model, key_env=cfg.key_env, base_url=cfg.base_url, where="evaluate.judge")
     return PaidChat(Spender(provider, open_ledger(store, budget_usd)))
 
 
 def judge(
     model: ChatModel, items: Sequence[Item], base: Mapping[str, str], tuned: Mapping[str, str], right: Scores, *, max_tokens: int
 ) -> Judgement:
-    """Judge every headline item; both orders, then the labelled pairs.
+    """Judge the labelled pairs, then every headline item, each in both orders; one that makes sense of no pair is asked no further.
 
     Raises what the model raises: LimitError at the end of the budget, ServiceError when it cannot be reached.
     """
     tally: Counter[str] = Counter()
     found: dict[str, Winner] = {}
-    for item in items:
+    kappa, pairs = calibrate(model, max_tokens=max_tokens, tally=tally)
+    for item in items if pairs else ():
         wrong = {
             side: value is not None and value < 0.5 for side, value in zip(("base", "tuned"), right.get(item.id, (None, None)), strict=True)
         }
         winner = _both_ways(model, _task(item), base[item.id], tuned[item.id], (wrong["base"], wrong["tuned"]), max_tokens, tally)
         if winner is not None:
             found[item.id] = {"a": "base", "b": "tuned", "tie": "tie"}[winner]  # type: ignore[assignment]
-    kappa, pairs = calibrate(model, max_tokens=max_tokens, tally=tally)
     counts = Counter(found.values())
     usable = bool(found) and tally["nonsense"] <= MOST_NONSENSE * tally["calls"]
     return Judgement(
@@ -162,7 +167,7 @@ def _both_ways(
     model: ChatModel, task: str, a: str, b: str, wrong: tuple[bool, bool], max_tokens: int, tally: Counter[str]
 ) -> Literal["a", "b", "tie"] | None:
     first = _ask(model, task, a, b, wrong, max_tokens, tally)
-    second = _ask(model, task, b, a, wrong[::-1], max_tokens, tally)
+    second = _ask(model, task, b, a, wrong[::-1], max_tokens, tally) if first else None  # half a verdict is none
     if first is None or second is None:
         return None
     back = {"a": "b", "b": "a", "tie": "tie"}[second]

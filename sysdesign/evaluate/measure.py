@@ -120,7 +120,7 @@ def measure(
         "models": {model.role: model.digest for model in models},
     }
     result: dict[str, Any] = {
-        "models": [{"role": model.role, "name": model.name, "digest": model.digest} for model in models],
+        "models": [{"role": model.role, "name": _named(model, standing), "digest": model.digest} for model in models],
         "summary": summary.model_dump(mode="json"),
         "leaks": [leak.model_dump(mode="json") for leak in leaks],
         "unscorable": list(unscorable),
@@ -144,6 +144,10 @@ def measure(
         questions=origin["questions"],
         values=values,
     )
+
+
+def _named(model: Contestant, standing: Standing) -> str:
+    return f"{model.name}, version {standing.version}" if model.role == "champion" else model.name
 
 
 def scorable(probes: Sequence[Item]) -> tuple[list[Item], list[dict[str, str]]]:

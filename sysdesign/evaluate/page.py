@@ -110,7 +110,12 @@ def _top(summary: Summary, verdict: Verdict, result: dict[str, Any]) -> str:
 def _criteria(criteria: Iterable[Criterion]) -> str:
     rows = []
     for criterion in criteria:
-        kind, word = ("bad", "fails") if criterion.harm else ("good", "holds") if criterion.passed else ("unsure", "open")
+        kind, word = (
+            ("bad", "fails") if criterion.harm
+            else ("good", "holds") if criterion.passed
+            else ("soft", "waived") if criterion.waived
+            else ("unsure", "open")
+        )  # fmt: skip
         rows.append(
             f"<tr><td class='mark {kind}'>{word}</td><td>{escape(capital(criterion.name))}</td>"
             f"<td class=soft>{escape(criterion.detail)}</td></tr>"

@@ -25,7 +25,7 @@ _SLICES = {
     "family": "Kind of question",
     "style": "Style of the picture",
     "style seen": "Style seen in training",
-    "size": "Components",
+    "size": "Number of components",
     "nesting": "Nesting of zones",
 }
 
@@ -120,8 +120,10 @@ def controls(summary: Summary) -> str:
                 if gap and gap.low is not None and gap.high is not None
                 else ""
             )
+            found = row.estimates[model]
             rows.append(
-                f"<tr><td>{_CONTROLS[row.name]}</td><td>{name_of(model)}</td><td>{figure(row.estimates[model], row.name)}</td>"
+                f"<tr><td>{_CONTROLS[row.name]} <small class=soft>n {found.n} in {found.clusters}</small></td>"
+                f"<td>{name_of(model)}</td><td>{figure(found, row.name)}</td>"
                 f"<td>{f'{gap.mean:+.3f}{ci}' if gap else '<span class=soft>none</span>'}</td></tr>"
             )
     head = "<thead><tr><th>Control</th><th>Model</th><th>Score</th><th>What the plain question scores more</th></tr></thead>"

@@ -31,6 +31,7 @@ _NO_ANSWER = re.compile(
     r"not\s+(?:in|on|part\s+of|among|shown|present|drawn|given|stated)\b)", re.IGNORECASE)  # fmt: skip
 _SMALL = frozenset({"a", "an", "the", "of", "in", "for", "per", "to", "at", "on"})
 _CAPITALS = re.compile(r"(?<=[a-z,;:] )(?:[A-Z][\w/-]+)(?: [A-Z][\w/-]+)*")  # in mid-sentence: a name
+_SAYS = re.compile(r"[\w\[{]")  # "!" says nothing; "[]" is how JSON says none
 _STANDS = re.compile(r"\b(?:it|this|that|such|one|component|value|figure|number|drawing|diagram|picture)\b", re.IGNORECASE)
 
 
@@ -45,7 +46,7 @@ class Score(Record):
 def score(check: Check | None, answer: str, *, graph: Architecture | None = None, question: str = "", cut: bool = False) -> Score:
     """Score one answer. `cut`: it ran into the token limit. `graph` and `question` give the names that may be used."""
     text = answer.strip()
-    parts: dict[str, float] = {"truncated": float(cut), "empty": float(not text)}
+    parts: dict[str, float] = {"truncated": float(cut), "empty": float(not _SAYS.search(text))}
     right, equations = arithmetic(text)
     if equations:
         parts["arithmetic"] = right / equations

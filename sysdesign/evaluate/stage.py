@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from sysdesign.artifacts import Artifact
@@ -48,6 +49,7 @@ def evaluate(
     if held.champion is not None and champion is None:
         missing = f"the champion, version {held.version}, is GGUF files and was not asked: evaluate with evaluate.through llamacpp"
         held = replace(held, missing=missing)
+    judge_with = _judge(cfg, runtime, dataset) if cfg.judge.kind != "none" else None
     models, policy = contestants(cfg, runtime, export=export, train=train, base=base, champion=champion)
     scratch = out / ".pictures"
     headline = headline_items(diagrams, policy, scratch)
@@ -77,7 +79,7 @@ def evaluate(
         standing=held,
         questions=fingerprint(probe_items(dataset, diagrams, 0)),  # asking fewer of them must not buy new attempts
         cache=dataset.path.parent / ".answers",
-        judge_with=_judge(cfg, runtime, dataset) if cfg.judge.kind != "none" else None,
+        judge_with=judge_with,
     )
     shutil.rmtree(scratch, ignore_errors=True)
     log.metrics(report.values)
@@ -90,4 +92,6 @@ def _judge(cfg: EvaluateConfig, runtime: RuntimeConfig, dataset: Artifact) -> Ca
     chosen = cfg.judge
     assert chosen.kind != "none"
     teachers = frozenset(row.provider for row in read_jsonl(dataset.path / "rows" / "train.jsonl", Row))
-    return lambda: open_judge(chosen, store=dataset.path.parent, budget_usd=runtime.budget_usd, teachers=teachers)
+    opened = partial(open_judge, chosen, store=dataset.path.parent, budget_usd=runtime.budget_usd, teachers=teachers)
+    opened().close()  # a judge that may not judge is said before hours of answers, not after
+    return opened

@@ -149,14 +149,18 @@ class _Table:
                 plain, other = self.by[model][self.by[model][i].of or ""].value, self.by[model][i].value
                 column.append(None if plain is None or other is None else plain - other)
             columns[model] = column
-        return self._row(control, columns, [self.any(i).cluster for i in ids])
+        return self._row(control, columns, [self.any(i).cluster for i in ids], floor=-1.0)
 
-    def _row(self, name: str, columns: Mapping[str, Sequence[float | None]], clusters: Sequence[str]) -> Row | None:
-        estimates = {m: e for m in self.models if (e := estimate(columns[m], clusters, draws=self.draws, seed=self.seed)) is not None}
+    def _row(self, name: str, columns: Mapping[str, Sequence[float | None]], clusters: Sequence[str], floor: float = 0.0) -> Row | None:
+        means = {m: estimate(columns[m], clusters, draws=self.draws, seed=self.seed, floor=floor) for m in self.models}
+        estimates = {m: found for m, found in means.items() if found is not None}
         if not estimates:
             return None
         first, *others = self.models
-        found = {m: difference(columns[m], columns[first], clusters, alphas=self.alphas, draws=self.draws, seed=self.seed) for m in others}
+        found = {
+            m: difference(columns[m], columns[first], clusters, alphas=self.alphas, draws=self.draws, seed=self.seed, reach=1 - floor)
+            for m in others
+        }
         return Row(name=name, estimates=estimates, differences={m: d for m, d in found.items() if d is not None})
 
 

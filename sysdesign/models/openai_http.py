@@ -74,9 +74,13 @@ class OpenAiHttp:
         except openai.APIConnectionError as error:  # covers timeouts
             law = "a chat-completions server must answer here"
             raise ServiceError(self.base_url, law, "start it, or mend the address", str(error.__cause__ or error)) from error
-        if not done.choices:
-            raise ServiceError(self.base_url, "a reply holds at least one choice", "check that this is a chat-completions server", done.id)
-        choice, usage = done.choices[0], done.usage
+        except ValueError as error:  # a body that calls itself JSON
+            raise self._foreign(str(error)) from error
+        found: Any = getattr(done, "choices", None)  # the client hands on whatever came, a page of HTML as its text
+        choice: Any = found[0] if isinstance(found, list) and found else None
+        if getattr(choice, "message", None) is None:
+            raise self._foreign(str(done))
+        usage = done.usage
         return Reply(
             text=choice.message.content or choice.message.refusal or "",
             finish="refusal" if choice.message.refusal else FINISH.get(choice.finish_reason, "stop"),
@@ -84,6 +88,10 @@ class OpenAiHttp:
             output_tokens=usage.completion_tokens if usage else None,
             seconds=time.perf_counter() - start,
         )
+
+    def _foreign(self, got: str) -> ServiceError:
+        law = "a reply must be a chat completion with at least one message"
+        return ServiceError(self.base_url, law, "check that this is a chat-completions server", " ".join(got.split())[:120])
 
     def replies(self, conversations: Sequence[Sequence[Message]], *, max_tokens: int, seed: int) -> list[Reply]:
         """`group` requests in flight; replies in the order of the questions."""

@@ -297,9 +297,8 @@ def open_provider(
         return OpenAIApi(model, chat_price or FREE, key or "none", base_url=base_url, effort=effort, chat=True)
     price = prices.price(model, kind, f"{where}.model")
     if not key:
-        raise ServiceError(
-            f"environment variable {key_env}", "must hold the provider's API key", f"export {key_env}=..., or use the offline teacher"
-        )
+        other = "use the offline teacher" if where == "conversations.teacher" else "set judge.kind none"
+        raise ServiceError(f"environment variable {key_env}", "must hold the provider's API key", f"export {key_env}=..., or {other}")
     if kind == "anthropic":
         from sysdesign.models.claude import Claude
 

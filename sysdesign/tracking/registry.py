@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CHAMPION, CHALLENGER = "champion", "challenger"
 WHOLE = "sysdesign.registered_whole"  # set last: tags, aliases and promotion are all done
 PLACE_TAG = "sysdesign.deployed."  # + where it runs; the value says since when and under which tag
+PROMOTED, RETIRED = "sysdesign.promoted", "sysdesign.was_champion"  # when and why; the first only on the version that is champion now
 PARITY = "sysdesign.parity"  # passed, none, or failed: a version with the last neither serves nor is promoted
 EVALUATION = ("predictions.jsonl", "verdict.json")  # kept with the version, so that the next one can be held against it
 
@@ -156,10 +157,43 @@ def promote(client: MlflowClient, name: str, version: str, *, reason: str, despi
     if failed and not despite_certificate:
         do = "export and evaluate again; or, knowing what differs, --despite_certificate true"
         raise ArtifactError(f"models:/{name}/{version}", "must have passed its parity certificate to be promoted", do, "failed")
-    said = f"{datetime.now(UTC).isoformat(timespec='seconds')}{' despite a failed parity certificate:' * failed} {reason}"
-    client.set_model_version_tag(name, version, "sysdesign.promoted", said)
+    said = f"{_now()}{' despite a failed parity certificate:' * failed} {reason}"
+    client.set_model_version_tag(name, version, PROMOTED, said)
     client.set_registered_model_alias(name, CHAMPION, version)
+    _retire(client, name, version)
     return str(champion.version) if champion else None
+
+
+def notice(client: MlflowClient, name: str) -> str:
+    """Record a `champion` that was moved in the registry itself, by a click, with the reason that the version's tag `reason` gives.
+
+    Returns a line for the person when there is no reason, else "".
+    """
+    champion, line = champion_of(client, name), ""
+    if champion is None:
+        return line
+    version, reason = str(champion.version), champion.tags.get("reason", "").strip()
+    if PROMOTED not in champion.tags:
+        said = f"{_now()} seen, moved by hand in the registry{': ' if reason else ', no reason given'}{reason}"
+        client.set_model_version_tag(name, version, PROMOTED, said)
+        if not reason:
+            line = (
+                f'champion was moved by hand to version {version}; say why: python -m pipelines.promote --version {version} --reason "..."'
+            )
+    _retire(client, name, version)
+    return line
+
+
+def _retire(client: MlflowClient, name: str, champion: str) -> None:
+    """Every other version that says it is champion only was: should an alias come back to it by hand, that is a new promotion."""
+    for held in client.search_model_versions(f"name = '{name}' and tags.`{PROMOTED}` LIKE '%'", max_results=1000):
+        if str(held.version) != champion:
+            client.set_model_version_tag(name, str(held.version), RETIRED, f"{held.tags[PROMOTED]}; until {_now()}")
+            client.delete_model_version_tag(name, str(held.version), PROMOTED)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def failed_parity(client: MlflowClient, version: ModelVersion) -> bool:
