@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sysdesign.config.diagrams import DiagramsConfig
-from sysdesign.diagrams import facts, fonts, layout
+from sysdesign.diagrams import facts, fonts, layout, light
 from sysdesign.diagrams.degrade import degrade
 from sysdesign.diagrams.generate import generate
 from sysdesign.diagrams.icons import icon, icon_name
 from sysdesign.diagrams.labels import Labelled, merged, overlap, place_labels
 from sysdesign.diagrams.render import Rendered, render
+from sysdesign.diagrams.scene import compose
 from sysdesign.diagrams.styles import HELD_OUT, STYLES, TRAINED
 from sysdesign.diagrams.vocabulary import TECHNOLOGIES, TYPE_ICONS
 from sysdesign.errors import InputError, LimitError, SysdesignError, ToolError
@@ -292,6 +294,33 @@ def test_a_missing_or_old_graphviz_falls_back_or_says_what_to_install(
     finally:
         monkeypatch.undo()
         layout.dot_problem.cache_clear()
+
+
+@pytest.mark.skipif(layout.dot_problem() is not None, reason="Graphviz is not installed")
+def test_graphviz_without_its_drawing_parts_lays_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for index, splines in enumerate(("spline", "ortho", "polyline")):
+        graph = _system(40 + index, 20)
+        sizes = compose(graph, STYLES["dark"], SHOW).sizes
+        placed = []
+        for environment in (light.environment, lambda: None):
+            monkeypatch.setattr(light, "environment", environment)
+            placed.append(layout.place(graph, sizes, direction="LR", splines=splines, using="dot"))
+        assert placed[0] == placed[1]
+
+
+@pytest.mark.skipif(layout.dot_problem() is not None, reason="Graphviz is not installed")
+def test_graphviz_starts_as_it_is_where_its_parts_are_listed_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = tmp_path / "config"
+    listed.write_text("a list of another kind\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "dot").write_text(f"#!/bin/sh\necho 'The plugin configuration file: {listed} was successfully loaded.' >&2\n")
+    (tmp_path / "bin" / "dot").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    light.environment.cache_clear()
+    try:
+        assert light.environment() is None
+    finally:
+        light.environment.cache_clear()
 
 
 def test_a_missing_font_says_which_and_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

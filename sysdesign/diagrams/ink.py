@@ -5,6 +5,7 @@ Text is drawn at native size, where the font rasteriser is already smooth; super
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 _FINE = 2
+_AROUND = 4  # pixels around a word: letters may reach beyond their advance
 _TILE = 128  # pixels
+_SMALL = 4 * _TILE * _TILE  # pixels: not worth dividing
 
 
 class Ink:
@@ -62,6 +65,9 @@ class Ink:
                 pen.line(points, fill=255, width=max(1, round(width_px * _FINE)), joint="curve" if len(points) > 2 else None)
             for polygon in polygons:
                 pen.polygon([((x - x0) * _FINE, (y - y0) * _FINE) for x, y in polygon], fill=255)
+            if (x1 - x0) * (y1 - y0) <= _SMALL:
+                self.image.paste(colour, (x0, y0, x1, y1), mask.reduce(_FINE))
+                continue
             # a filled polygon's inside counts too: its corners as one path that is never halved
             solid = [self._corners(polygon) for polygon in polygons]
             for left, top in sorted(_tiles([*(path for path, _ in paths), *solid], x0, y0)):
@@ -130,7 +136,9 @@ def _word(family: str, size_px: float, bold: bool, word: str) -> tuple[Image, tu
     from PIL import Image, ImageDraw
 
     face = font(family, size_px, bold)
-    x0, y0, x1, y1 = (round(v) for v in face.getbbox(word, anchor="ls"))
-    mask = Image.new("L", (max(1, x1 - x0), max(1, y1 - y0)), 0)
-    ImageDraw.Draw(mask).text((-x0, -y0), word, font=face, fill=255, anchor="ls")
-    return mask, (x0, y0)
+    ascent, descent = face.getmetrics()
+    wide = math.ceil(width(family, size_px, word, bold)) + 2 * _AROUND
+    mask = Image.new("L", (wide, ascent + descent + 2 * _AROUND), 0)
+    ImageDraw.Draw(mask).text((_AROUND, ascent + _AROUND), word, font=face, fill=255, anchor="ls")
+    x0, y0, x1, y1 = mask.getbbox() or (_AROUND, ascent + _AROUND, _AROUND + 1, ascent + _AROUND + 1)
+    return mask.crop((x0, y0, x1, y1)), (x0 - _AROUND, y0 - ascent - _AROUND)

@@ -24,34 +24,27 @@ def merged(placed: Placed, ends: Sequence[tuple[str, str]]) -> int:
     """
     import numpy as np
 
-    if len(placed.routes) < 2:
+    parts = [(*a, *b, index) for index, route in enumerate(placed.routes) for a, b in pairwise(route.path)]
+    if len(placed.routes) < 2 or not parts:
         return 0
+    ax, ay, bx, by, owner = np.array(parts).T
+    count = np.ceil(np.sqrt((bx - ax) ** 2 + (by - ay) ** 2) / MESH).astype(np.int64)
+    part = np.repeat(np.arange(len(parts)), count)
+    share = (np.arange(len(part)) - np.repeat(np.cumsum(count) - count, count)) / count[part]
+    x, y = ax[part] + (bx - ax)[part] * share, ay[part] + (by - ay)[part] * share
     cells = []
-    for index, route in enumerate(placed.routes):
-        x, y = _even(route.path)
-        for grid in (0, 1):
-            column, row = ((np.floor(v / MESH + grid / 2).astype(np.int64) + 64) for v in (x, y))
-            cells.append(np.unique((((grid << 20 | column) << 20 | row) << 12) | index))
-    marked = np.sort(np.concatenate(cells))
+    for grid in (0, 1):
+        column, row = ((np.floor(v / MESH + grid / 2).astype(np.int64) + 64) for v in (x, y))
+        cells.append((((grid << 20 | column) << 20 | row) << 12) | owner[part].astype(np.int64))
+    marked = np.unique(np.concatenate(cells))
     places, owners = marked >> 12, marked & 0xFFF
     starts = np.flatnonzero(np.diff(places, prepend=-1))
     sizes: Any = np.diff(np.append(starts, len(places)))
     shared: Counter[tuple[int, int]] = Counter()
     for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
         shared.update(combinations(owners[start : start + size].tolist(), 2))
-    foreign = [count for (a, b), count in shared.items() if ends[a][0] != ends[b][0] and ends[a][1] != ends[b][1]]
-    return sum(count >= 2 * RUN / MESH for count in foreign)
-
-
-def _even(path: Sequence[Point]) -> tuple[Any, Any]:
-    """x and y, (N,) float64 each, of points on the path, one every MESH."""
-    import numpy as np
-
-    points = np.asarray(path)
-    steps = np.diff(points, axis=0)
-    along = np.concatenate(([0.0], np.cumsum(np.sqrt((steps * steps).sum(axis=1)))))
-    at = np.arange(0.0, along[-1], MESH)
-    return np.interp(at, along, points[:, 0]), np.interp(at, along, points[:, 1])
+    foreign = [times for (a, b), times in shared.items() if ends[a][0] != ends[b][0] and ends[a][1] != ends[b][1]]
+    return sum(times >= 2 * RUN / MESH for times in foreign)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
+from sysdesign.diagrams import light
 from sysdesign.errors import ToolError
 from sysdesign.graph import Architecture
 from sysdesign.records import Box
@@ -99,7 +100,9 @@ def place(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, us
     source = dot_source(graph, sizes, direction=direction, splines=splines, spread=spread)
     try:
         # one process a graph: in Graphviz 2.43 a graph damages the memory of those laid out after it
-        done = subprocess.run(["dot", "-Tjson0"], input=source, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            ["dot", "-Tjson0"], input=source, capture_output=True, text=True, timeout=120, check=False, env=light.environment()
+        )
     except (OSError, subprocess.TimeoutExpired) as err:
         raise ToolError("dot -Tjson0", f"must run ({err})", "install Graphviz again, or set diagrams.layout=python") from None
     if done.returncode != 0 or not done.stdout.strip():
