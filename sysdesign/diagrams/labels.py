@@ -29,7 +29,7 @@ def merged(placed: Placed, ends: Sequence[tuple[str, str]]) -> int:
         return 0
     ax, ay, bx, by, owner = np.array(parts).T
     count = np.ceil(np.sqrt((bx - ax) ** 2 + (by - ay) ** 2) / MESH).astype(np.int64)
-    part = np.repeat(np.arange(len(parts)), count)
+    part: Any = np.repeat(np.arange(len(parts)), count)
     share = (np.arange(len(part)) - np.repeat(np.cumsum(count) - count, count)) / count[part]
     x, y = ax[part] + (bx - ax)[part] * share, ay[part] + (by - ay)[part] * share
     cells = []
