@@ -1,6 +1,7 @@
-"""Three questions about the pictures, answered each by one command.
+"""Four questions about the pictures, answered each by one command.
 
 python -m experiments.benchmarks.diagrams cost OUT [COUNT]   # CPU-seconds of a full run, and whether a rerun gives the same bytes
+python -m experiments.benchmarks.diagrams peer OUT [COUNT]   # CPU-seconds of the same graphs, ours and as the `diagrams` library draws them
 python -m experiments.benchmarks.diagrams ocr OUT [EACH]      # share of label words that tesseract reads, by style and damage
 python -m experiments.benchmarks.diagrams overlay OUT TO     # boxes and arrows drawn over samples of every style, to look at
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 from sysdesign.config.diagrams import DiagramsConfig
 from sysdesign.config.runtime import RuntimeConfig
 from sysdesign.diagrams.draw import Job
+from sysdesign.diagrams.icons import icon_name
 from sysdesign.diagrams.plan import DAMAGES, plan
 from sysdesign.diagrams.render import Rendered, render
 from sysdesign.diagrams.stage import diagrams
@@ -50,6 +52,51 @@ def cost(out: Path, count: int) -> None:
             ).hexdigest()
         )
     print("  byte-identical on the second run:", digests[0] == digests[1])
+
+
+def peer(out: Path, count: int) -> None:
+    """The same graphs one after the other, alternately by us and by the library with its defaults, in this process: CPU-seconds, pixels."""
+    from PIL import Image
+
+    spent, pixels = {"ours": 0.0, "library": 0.0}, {"ours": 0, "library": 0}
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [j for j in plan(DiagramsConfig(layout="dot"), seed_prompts(), 7) if not j.degraded]
+    jobs = [j for j in jobs if _proof(j, out / "try.png") is not None][:count]
+    for job in jobs:
+        for name, draw in (("ours", _proof), ("library", _by_library)):
+            before = os.times()
+            draw(job, out / f"{name}.png")
+            spent[name] += sum(os.times()[:4]) - sum(before[:4])
+            with Image.open(out / f"{name}.png") as opened:
+                pixels[name] += opened.width * opened.height
+    for name, seconds in spent.items():
+        print(
+            f"{name:8} {len(jobs)} pictures: {seconds:.1f} CPU-s, {1000 * seconds / len(jobs):.0f} ms and {pixels[name] / len(jobs):,.0f} pixels each"
+        )
+
+
+def _by_library(job: Job, to: Path) -> None:
+    """The graph as someone would write it with the `diagrams` library, with all its defaults."""
+    from importlib import import_module
+
+    from diagrams import Cluster, Diagram, Edge
+
+    graph, made = job.graph, {}
+    with Diagram(graph.title, filename=str(to.with_suffix("")), show=False):
+
+        def fill(zone: str | None) -> None:
+            for c in graph.components:
+                if c.zone == zone:
+                    module, kind = icon_name(c.type, c.technology).split(":")
+                    made[c.id] = getattr(import_module(f"diagrams.{module}"), kind)(c.name)
+            for inner in graph.zones:
+                if inner.parent == zone:
+                    with Cluster(inner.name):
+                        fill(inner.id)
+
+        fill(None)
+        for e in graph.edges:
+            made[e.src] >> Edge(label=e.protocol or "", style="dashed" if e.mode == "async" else "solid") >> made[e.dst]
 
 
 def ocr(out: Path, each: int) -> None:
@@ -158,6 +205,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["cost", out, *count]:
             cost(Path(out), int(count[0]) if count else 500)
+        case ["peer", out, *count]:
+            peer(Path(out), int(count[0]) if count else 60)
         case ["ocr", out, *each]:
             ocr(Path(out), int(each[0]) if each else 8)
         case ["overlay", out, to]:
