@@ -70,9 +70,8 @@ def peer(out: Path, count: int) -> None:
             with Image.open(out / f"{name}.png") as opened:
                 pixels[name] += opened.width * opened.height
     for name, seconds in spent.items():
-        print(
-            f"{name:8} {len(jobs)} pictures: {seconds:.1f} CPU-s, {1000 * seconds / len(jobs):.0f} ms and {pixels[name] / len(jobs):,.0f} pixels each"
-        )
+        each = f"{1000 * seconds / len(jobs):.0f} ms and {pixels[name] / len(jobs):,.0f} pixels each"
+        print(f"{name:8} {len(jobs)} pictures: {seconds:.1f} CPU-s, {each}")
 
 
 def _by_library(job: Job, to: Path) -> None:
