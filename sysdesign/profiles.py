@@ -1,6 +1,7 @@
 """Turns `conf/*.yaml` profiles and dotted flags into one checked Config: defaults < profiles left to right < flags.
 
-Every problem is reported at once, with the file or flag that set it, the value, and the nearest field that exists. A
+Every problem is reported at once, with the file or flag that set it, the value, and the nearest field that exists; only a value where a
+block of fields belongs is reported alone, because what is set inside that block has no place then. A
 union block whose `kind` changes from one layer to the next is replaced, never mixed with the fields of the kind before.
 All flags are one layer, so their order says nothing; a flag for a block comes before those for fields inside it.
 """

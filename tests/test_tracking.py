@@ -238,10 +238,14 @@ def test_a_champion_moved_by_a_click_is_recorded_with_its_reason_or_the_lack_of_
     client.set_registered_model_alias("sysdesign", "champion", "2")  # what the page does
     assert "--version 2 --reason" in registry.notice(client, "sysdesign")
     assert tags("2")[registry.PROMOTED].endswith("moved by hand in the registry, no reason given")
+    client.set_model_version_tag("sysdesign", "2", "reason", "thought of later")
+    assert registry.notice(client, "sysdesign") == "" and tags("2")[registry.PROMOTED].endswith("in the registry: thought of later")
     assert registry.PROMOTED not in tags("1") and "the first; until 2" in tags("1")[registry.RETIRED]
     client.set_model_version_tag("sysdesign", "1", "reason", "version 2 shouts")
     client.set_registered_model_alias("sysdesign", "champion", "1")  # back
     assert registry.notice(client, "sysdesign") == "" and tags("1")[registry.PROMOTED].endswith("by hand in the registry: version 2 shouts")
+    client.set_registered_model_alias("sysdesign", "champion", "2")  # once more: the old reason is not that of this promotion
+    assert "--version 2 --reason" in registry.notice(client, "sysdesign")
     registry.promote(client, "sysdesign", "3", reason="calmer")
     assert [registry.PROMOTED in tags(v) for v in "123"] == [False, False, True]
 

@@ -36,7 +36,10 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_two_processes_learn_what_one_does_and_go_on_after_a_kill(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     inputs = {"base": base, "dataset": make_dataset(tmp_path / "dataset", base)}
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "meeting").write_text("where the processes of a killed run met")
     run(tmp_path / "one", inputs)
+    assert not (tmp_path / "one" / "meeting").exists()
     with pytest.raises(Killed):
         run(tmp_path / "two", inputs, log=KillAt(3), devices=2)
     assert (tmp_path / "two" / "checkpoints" / "checkpoint-2" / "seal.json").is_file()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from sysdesign.diagrams import light
 from sysdesign.diagrams.render import render
 from sysdesign.diagrams.styles import HELD_OUT
 from sysdesign.errors import LimitError, SysdesignError
@@ -122,6 +123,7 @@ def _die_with_parent() -> None:
 
     def watch() -> None:
         connection.wait([parent.sentinel] if parent else [])
+        light.discard()  # nothing else is left to do it
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Places for arrow labels where the layout gave none, or one that misleads: on the arrow, clear of boxes, titles and other arrows."""
+"""Places for arrow labels where the layout gave none, or one that misleads: on their arrow, clear of boxes, of other arrows if they can."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from sysdesign.diagrams.layout import Placed, Point, Sizes
 from sysdesign.records import Box
 
-MESH, RUN = 6, 30  # design pixels: closer than one is one line, for longer than the other is more than a crossing
+MESH, RUN = 6, 30  # design pixels: closer than half of one is one line (up to one may be), for longer than the other is no crossing
 LOOSE = 8.0  # design pixels between a label and its arrow
 
 
 def merged(placed: Placed, ends: Sequence[tuple[str, str]]) -> int:
     """Pairs of arrows that share neither source nor target and run in one line for a while, so that nobody can say which goes where.
 
-    Arrows that fork from one source or meet at one target are read as that. Two grids, half a cell apart: two lines that one grid
-    parts lie in the same cells of the other.
+    Arrows that fork from one source or meet at one target are read as that. Two grids, half a cell apart: two lines less than
+    half a cell apart that one grid parts lie in the same cells of the other.
     """
     import numpy as np
 

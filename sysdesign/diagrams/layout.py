@@ -99,10 +99,10 @@ def place(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, us
         return place_python(graph, sizes, direction=direction, spread=spread)
     source = dot_source(graph, sizes, direction=direction, splines=splines, spread=spread)
     try:
-        # one process a graph: in Graphviz 2.43 a graph damages the memory of those laid out after it
-        done = subprocess.run(
-            ["dot", "-Tjson0"], input=source, capture_output=True, text=True, timeout=120, check=False, env=light.environment()
-        )
+        done = _dot(source, light.environment())
+        if "not recognized" in done.stderr:  # its list of parts is gone, as when temporary files are tidied away
+            light.discard()
+            done = _dot(source, None)
     except (OSError, subprocess.TimeoutExpired) as err:
         raise ToolError("dot -Tjson0", f"must run ({err})", "install Graphviz again, or set diagrams.layout=python") from None
     if done.returncode != 0 or not done.stdout.strip():
@@ -111,6 +111,11 @@ def place(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, us
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ToolError("dot -Tjson0", f"must lay out {graph.title[:40]!r}: {said}", "update Graphviz, or set diagrams.layout=python")
     return _read(json.loads(done.stdout), graph, sizes, splines)
+
+
+def _dot(source: str, env: dict[str, str] | None) -> subprocess.CompletedProcess[str]:
+    """One process a graph: in Graphviz 2.43 a graph damages the memory of those laid out after it."""
+    return subprocess.run(["dot", "-Tjson0"], input=source, capture_output=True, text=True, timeout=120, check=False, env=env)
 
 
 def dot_source(graph: Architecture, sizes: Sizes, *, direction: str, splines: str, spread: float = 1.0) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 NEEDED = ("libgvplugin_core", "libgvplugin_dot_layout")
 _PROBE = 'digraph g { node [label="" fixedsize=true width=1.5]; subgraph cluster_a { a } a -> b; a -> c }'
-_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # gone with the process
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # gone with the process, if that is not killed
 
 
 @lru_cache(maxsize=1)
@@ -38,6 +38,13 @@ def environment() -> dict[str, str] | None:
         return light if _answer(light) == _answer(None) else None
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+
+
+def discard() -> None:
+    """Remove what `environment` made; it makes another when asked again."""
+    environment.cache_clear()
+    while _FOLDERS:
+        _FOLDERS.pop().cleanup()
 
 
 def _answer(env: dict[str, str] | None) -> tuple[int, str]:

@@ -34,6 +34,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 WHOLE = "sysdesign.registered_whole"  # set last: tags, aliases and promotion are all done
 PLACE_TAG = "sysdesign.deployed."  # + where it runs; the value says since when and under which tag
 PROMOTED, RETIRED = "sysdesign.promoted", "sysdesign.was_champion"  # when and why; the first only on the version that is champion now
+NO_REASON = ", no reason given"
 PARITY = "sysdesign.parity"  # passed, none, or failed: a version with the last neither serves nor is promoted
 EVALUATION = ("predictions.jsonl", "verdict.json")  # kept with the version, so that the next one can be held against it
 
@@ -173,8 +174,9 @@ def notice(client: MlflowClient, name: str) -> str:
     if champion is None:
         return line
     version, reason = str(champion.version), champion.tags.get("reason", "").strip()
-    if PROMOTED not in champion.tags:
-        said = f"{_now()} seen, moved by hand in the registry{': ' if reason else ', no reason given'}{reason}"
+    recorded = champion.tags.get(PROMOTED, "")
+    if not recorded or (reason and recorded.endswith(NO_REASON)):  # the reason may be written after the first look
+        said = f"{_now()} seen, moved by hand in the registry{f': {reason}' if reason else NO_REASON}"
         client.set_model_version_tag(name, version, PROMOTED, said)
         if not reason:
             line = (
@@ -190,6 +192,8 @@ def _retire(client: MlflowClient, name: str, champion: str) -> None:
         if str(held.version) != champion:
             client.set_model_version_tag(name, str(held.version), RETIRED, f"{held.tags[PROMOTED]}; until {_now()}")
             client.delete_model_version_tag(name, str(held.version), PROMOTED)
+            if held.tags.get("reason"):  # it was the reason of that promotion, and of no later one
+                client.delete_model_version_tag(name, str(held.version), "reason")
 
 
 def _now() -> str:

@@ -49,11 +49,13 @@ def train(
     which must be picklable then, and the others wait for it in the next step.
     Raises: LimitError (memory, non-finite loss), ToolError (device, backend), ArtifactError (base, rows, checkpoint).
     """
+    meeting = out / "meeting"
+    meeting.unlink(missing_ok=True)  # of a killed run on several devices; what lies in `out` at the end is the artefact
     work = partial(_train, cfg, seed=seed, out=out, runtime=runtime, dataset=dataset, base=base, probe=probe)
     if runtime.devices == 1:
         return work(ranks.Rank(), log)
     cuda = backends.several(cfg, runtime.device, runtime.devices)
-    return ranks.spread(work, runtime.devices, cuda=cuda, log=log, meeting=out / "meeting")
+    return ranks.spread(work, runtime.devices, cuda=cuda, log=log, meeting=meeting)
 
 
 def _train(
